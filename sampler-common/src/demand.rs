@@ -1,0 +1,220 @@
+//! Demand: the CPU that a container would use on this node if nothing held it back.
+//!
+//! Usage cannot say it: a container that is held back uses what it is given. Its threads' waits can. A thread that
+//! works and sleeps by turns does so at its own pace whenever it does not wait, so if in a window of length 1 it
+//! ran for `r` and waited for `w`, it would have used `r ÷ (1 − w)`. `n` such threads that ran for `R` and waited for
+//! `W` together would have used
+//!
+//! ```text
+//! D(n) = R ÷ (1 − W ÷ n)
+//! ```
+//!
+//! which is less the more threads share the wait: from `R + W`, where all of them were runnable all the time, down to
+//! `R`. A window does not say how many they are. There is at least one, there are at least as many as were runnable on
+//! average, and at least as many as ended waits for the quota per throttled period. The point is `D` of the largest of
+//! these. Every wait is lifted but `idle`, which is wake-up latency and no demand. What its threads wait for each other
+//! is lifted too, as far as the node has CPUs.
+//!
+//! # What it cannot say
+//!
+//! * Several threads that sleep now and then, starved by neighbours, look like fewer that never do: the point is then
+//!   too high, up to `R + W`. With a quota the count of its waits tells, unless the quota is so small that a thread
+//!   waits for several periods at once.
+//! * Work that arrives at a rate of its own and piles up looks like a thread that always has work.
+//!
+//! In both the truth lies within the bounds, confidence is low, and a window after a raise tells.
+
+use serde::{Deserialize, Serialize};
+
+use crate::resources::LimitOf;
+use crate::snapshot::{Cause, Durations, Throttling};
+use crate::window::Window;
+
+/// Demand that is above usage by less than this part of itself is not held back: sizes are not that exact.
+const NEGLIGIBLE: f64 = 0.05;
+
+/// CPU that a container would use were it there, in cores: `lower ≤ point ≤ upper`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Demand {
+    /// What its threads would use if they went on at their own pace.
+    pub point: f64,
+    /// What it did use: all that is certain.
+    pub lower: f64,
+    /// The most that such use and such waits allow; never above the node's CPUs.
+    pub upper: f64,
+    /// What holds it back most.
+    pub bottleneck: Bottleneck,
+    /// How sure the point is, in 0..=1: the lower bound as a part of the upper. 1 where nothing waited, 0 for an empty
+    /// window.
+    pub confidence: f64,
+}
+
+/// What holds a container back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bottleneck {
+    /// Nothing.
+    None,
+    /// Its own CPU limit.
+    Quota,
+    /// The CPU limit of a cgroup above it.
+    AncestorQuota,
+    /// The CPUs of the node, or those that it may run on: its threads wait for each other and for little else.
+    Own,
+    /// Other containers.
+    Neighbors,
+    /// Processes outside any container.
+    System,
+    /// Something that cannot be told.
+    Unknown,
+}
+
+/// Demand of the container of this window on a node of so many CPUs.
+///
+/// Never below usage, and equal to it where nothing waited. More usage or more wait never lowers any of the three
+/// figures. They do not depend on the unit of time.
+pub fn estimate(window: &Window, cpus: u32) -> Demand {
+    let Some(held) = Held::of(window) else {
+        return Demand { point: 0.0, lower: 0.0, upper: 0.0, bottleneck: Bottleneck::None, confidence: 0.0 };
+    };
+    // Usage and time are not read at one moment.
+    let most = held.used.max(f64::from(cpus));
+    let upper = held.upper().clamp(held.used, most);
+    Demand {
+        point: held.point().clamp(held.used, upper),
+        lower: held.used,
+        upper,
+        bottleneck: held.bottleneck(window, most),
+        confidence: if upper > 0.0 { held.used / upper } else { 1.0 },
+    }
+}
+
+/// A window as parts of its length.
+struct Held {
+    /// Run time.
+    used: f64,
+    /// Wait for the quota.
+    quota: f64,
+    /// Wait for other containers and processes, and what cannot be told.
+    others: f64,
+    /// Wait for its own threads.
+    own: f64,
+    /// Time throttled by its own limit; `None` where that cannot be told.
+    throttled: Option<f64>,
+    /// Threads that it takes to end so many waits for the quota: one ends one in each throttled period, and perhaps
+    /// one that began before the window.
+    queued: f64,
+    /// Its longest wait: one as long may be on at the end of the window, and not be counted yet.
+    longest: f64,
+}
+
+impl Held {
+    /// `None` for an empty window.
+    fn of(window: &Window) -> Option<Self> {
+        let used = window.used_cores()?;
+        let length_ns = window.length_ns as f64;
+        let part = |ns: u64| ns as f64 / length_ns;
+        let causes = &window.causes;
+        let quota_delays = window.coarse[Cause::Quota as usize].count();
+        Some(Self {
+            used,
+            quota: part(causes.quota_ns),
+            others: part(causes.neighbor_ns) + part(causes.system_ns) + part(causes.unknown_ns()),
+            own: part(causes.self_ns),
+            throttled: throttled_ns(&window.throttling).map(|ns| ns / length_ns),
+            queued: quota_delays.div_ceil(window.throttling.throttled_periods.saturating_add(1)) as f64,
+            longest: (window.highest_edge_seconds().unwrap_or(0.0) * 1e9 / length_ns).min(1.0),
+        })
+    }
+
+    fn wait(&self) -> f64 {
+        self.quota + self.others + self.own
+    }
+
+    /// Threads that were runnable on average, or one.
+    fn threads(&self) -> f64 {
+        (self.used + self.wait()).max(1.0)
+    }
+
+    fn point(&self) -> f64 {
+        at_own_pace(self.used, self.wait(), self.threads().max(self.queued))
+    }
+
+    fn upper(&self) -> f64 {
+        if self.wait() <= 0.0 {
+            return self.used;
+        }
+        let wait = self.wait() + self.threads() * self.longest;
+        let runnable = at_own_pace(self.used, wait, (self.used + wait).max(1.0));
+        // No thread was throttled for longer than the container, and between throttles no more ran than were runnable.
+        match self.throttled.map(|throttled| 1.0 - throttled - self.longest) {
+            Some(between) if between > 0.0 => runnable.min((self.used + self.own + self.others) / between),
+            _ => runnable,
+        }
+    }
+
+    /// That whose end would bring most, if the end of all would bring anything to speak of. What its own threads wait for
+    /// each other remains when the rest is lifted, so it is named only where it costs far more.
+    fn bottleneck(&self, window: &Window, most: f64) -> Bottleneck {
+        let gain = |wait: f64| at_own_pace(self.used, wait, self.threads()).min(most) - self.used;
+        let all = at_own_pace(self.used, self.wait(), self.threads());
+        if all - self.used <= NEGLIGIBLE * all {
+            return Bottleneck::None;
+        }
+        let (others, own) = (gain(self.quota + self.others), gain(self.own));
+        // Of one that did not run at all neither alone would bring anything.
+        let waited_for_its_own = others <= 0.0 && self.own > self.quota + self.others;
+        if own > 2.0 * others || waited_for_its_own { Bottleneck::Own } else { most_waited_for(window) }
+    }
+}
+
+/// What `threads`, at least as many as were runnable on average, that used so much and waited so much would have used
+/// without the wait. All of them, where they did nothing but wait.
+fn at_own_pace(used: f64, wait: f64, threads: f64) -> f64 {
+    let pace = threads - wait;
+    if pace > 0.0 { used + used * wait / pace } else { threads }
+}
+
+/// For how long a container was throttled by its own limit: as long as a throttle of one of its run queues lasted on
+/// average, in each period with one. `None` without throttles and where their number or whose they were is not known.
+fn throttled_ns(throttling: &Throttling) -> Option<f64> {
+    let Durations::Counted(durations) = throttling.durations else { return None };
+    let throttles = durations.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
+    if throttles == 0 || throttling.ancestors_throttled_periods != 0 {
+        return None;
+    }
+    Some(throttling.throttled_ns as f64 / throttles as f64 * throttling.throttled_periods as f64)
+}
+
+/// The cause, its own threads aside, of most of the wait.
+fn most_waited_for(window: &Window) -> Bottleneck {
+    let (mut largest, mut largest_ns) = (Bottleneck::None, 0);
+    for cause in Cause::ALL {
+        let is = match cause {
+            Cause::Quota => quota(window),
+            Cause::Own | Cause::Idle => continue,
+            Cause::Neighbor => Bottleneck::Neighbors,
+            Cause::System => Bottleneck::System,
+            Cause::Unknown if window.causes.untold_ns != 0 => quota(window),
+            Cause::Unknown => Bottleneck::Unknown,
+        };
+        if window.causes.of(cause) > largest_ns {
+            (largest, largest_ns) = (is, window.causes.of(cause));
+        }
+    }
+    largest
+}
+
+/// Whose limit throttles.
+fn quota(window: &Window) -> Bottleneck {
+    let Throttling { throttled_periods, ancestors_throttled_periods, .. } = window.throttling;
+    match window.limits.cpu {
+        _ if ancestors_throttled_periods == 0 => Bottleneck::Quota,
+        _ if throttled_periods == 0 => Bottleneck::AncestorQuota,
+        Some(limit) if limit.of == LimitOf::Ancestor => Bottleneck::AncestorQuota,
+        _ => Bottleneck::Quota,
+    }
+}
+
+#[cfg(test)]
+mod tests;
