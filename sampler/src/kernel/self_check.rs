@@ -1,0 +1,169 @@
+//! Before anything is published: do the programs say of our own threads what the kernel says?
+//!
+//! The verifier checks every pointer that is followed at an offset from BTF, but not the scalars: a wrong
+//! offset of the clock or of `sched_info` would give numbers that look like delays. So two threads are
+//! made to contend for one CPU, and what the programs keep of one of them must equal its run delay in
+//! `/proc/thread-self/schedstat` to the nanosecond. If not, the sampler does not start.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use sampler_common::abi::Baseline;
+use thiserror::Error;
+
+use super::load::Programs;
+use super::mapped::Mapped;
+
+const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
+/// The check has something to compare when a thread has waited for so long.
+const ENOUGH_NS: u64 = 2_000_000;
+/// On a machine too busy to run two threads for this long, nothing can be checked.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// So many times in a row no coincidence makes our figure differ from the kernel's.
+const MISSES: u32 = 3;
+
+/// Why the numbers cannot be trusted.
+#[derive(Debug, Error)]
+pub enum SelfCheckError {
+    /// The kernel's own figure cannot be read.
+    #[error("cannot read {SCHEDSTAT}: the self-check needs /proc and a kernel with CONFIG_SCHED_INFO=y")]
+    Schedstat(#[source] io::Error),
+    /// No CPU could be had to contend for.
+    #[error("cannot pin a thread to a CPU for the self-check")]
+    Pin(#[source] nix::Error),
+    /// The threads got no chance to wait.
+    #[error(
+        "the self-check's threads waited only {waited_ns} ns for a CPU in {seconds} s, too little to compare"
+    )]
+    NothingToCompare {
+        /// Run delay of the checked thread.
+        waited_ns: u64,
+        /// How long it was tried.
+        seconds: u64,
+    },
+    /// They differ.
+    #[error(
+        "self-check failed: the kernel says that a thread of ours waited {kernel_ns} ns for a CPU, and no count \
+         of ours does; the programs misread this kernel's scheduler, so nothing is measured. \
+         Please report this with the output of `uname -a`"
+    )]
+    Differs {
+        /// What schedstat says.
+        kernel_ns: u64,
+    },
+    /// The programs keep the right figure and count too little.
+    #[error(
+        "self-check failed: a thread of ours waited {kernel_ns} ns for a CPU, but all rows together have \
+         counted only {counted_ns} ns since; please report this with the output of `uname -a`"
+    )]
+    NotCounted {
+        /// What schedstat says.
+        kernel_ns: u64,
+        /// What the rows gained.
+        counted_ns: u64,
+    },
+    /// What is taken for the run queues' clock is none: waits then come out one switch-in late, and all of them as
+    /// spent on another CPU.
+    #[error(
+        "self-check failed: {times} threads were queued later than the clock of their run queue says that it is; the \
+         programs misread this kernel's scheduler, so nothing is measured. Please report this with the output of \
+         `uname -a`"
+    )]
+    Clock {
+        /// How often since the programs were attached.
+        times: u64,
+    },
+}
+
+/// Compares the programs with the kernel's own accounting of two threads made for it.
+pub fn run(programs: &Programs) -> Result<(), SelfCheckError> {
+    let cpu = an_allowed_cpu().map_err(SelfCheckError::Pin)?;
+    let counted_before = counted_ns(programs);
+    let stop = AtomicBool::new(false);
+    let kernel_ns = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Where pinning fails here, it fails below too, and there it is reported.
+            if pin(cpu).is_ok() {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let checked = scope.spawn(|| checked_thread(&programs.baselines, cpu)).join();
+        stop.store(true, Ordering::Relaxed);
+        checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let counted_ns = counted_ns(programs) - counted_before;
+    if counted_ns < kernel_ns {
+        return Err(SelfCheckError::NotCounted { kernel_ns, counted_ns });
+    }
+    match clock_backwards(programs) {
+        0 => Ok(()),
+        times => Err(SelfCheckError::Clock { times }),
+    }
+}
+
+/// Waits for a CPU that another thread holds, then looks for its own run delay among the baselines. By value,
+/// because in a pid namespace of its own a thread does not know its pid.
+fn checked_thread(baselines: &Mapped<Baseline>, cpu: usize) -> Result<u64, SelfCheckError> {
+    pin(cpu).map_err(SelfCheckError::Pin)?;
+    let begun = Instant::now();
+    let mut waited_ns = 0;
+    let mut misses = 0;
+    while begun.elapsed() < TIMEOUT {
+        std::thread::sleep(Duration::from_millis(1));
+        let before = run_delay_ns()?;
+        waited_ns = before;
+        if before < ENOUGH_NS {
+            continue;
+        }
+        let found = (0..baselines.len()).any(|pid| baselines.read(pid).run_delay_ns == before);
+        if found {
+            return Ok(before);
+        }
+        // Where the thread was switched out meanwhile, what was looked for had changed. And once in a while another
+        // thread with the same entry may have come in between.
+        misses += u32::from(run_delay_ns()? == before);
+        if misses == MISSES {
+            return Err(SelfCheckError::Differs { kernel_ns: before });
+        }
+    }
+    Err(SelfCheckError::NothingToCompare { waited_ns, seconds: TIMEOUT.as_secs() })
+}
+
+/// Everything that the rows have counted.
+fn counted_ns(programs: &Programs) -> u64 {
+    (0..programs.rows.len()).map(|row| programs.rows.read(row).wait_ns.iter().sum::<u64>()).sum()
+}
+
+/// How often a stamp lay after the clock.
+fn clock_backwards(programs: &Programs) -> u64 {
+    (0..programs.cpus.len()).map(|cpu| programs.cpus.read(cpu).clock_backwards).sum()
+}
+
+/// The second field: time spent waiting on a run queue.
+/// <https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat>
+fn run_delay_ns() -> Result<u64, SelfCheckError> {
+    let text = std::fs::read_to_string(SCHEDSTAT).map_err(SelfCheckError::Schedstat)?;
+    text.split_ascii_whitespace()
+        .nth(1)
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| SelfCheckError::Schedstat(io::ErrorKind::InvalidData.into()))
+}
+
+/// A CPU that this thread may run on.
+pub fn an_allowed_cpu() -> Result<usize, nix::Error> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu) == Ok(true)).ok_or(nix::Error::EINVAL)
+}
+
+/// Lets the calling thread run on this CPU only.
+pub fn pin(cpu: usize) -> Result<(), nix::Error> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}

@@ -1,0 +1,183 @@
+//! Publishing: what Prometheus scrapes.
+//!
+//! ```text
+//! snapshots ─→ windows ─→ ledger: a series for each container ─→ families ─→ text or protobuf ─→ server
+//! ```
+//!
+//! * [`ledger`] keeps, for each set of labels, everything that was counted, and drops it when its container is gone.
+//! * [`families`] is the list of all metrics: names, help, and how each is made of a series.
+//! * [`encode`] writes them; [`native`] makes native histograms of our buckets without counting anew.
+//! * [`reference`] describes them for people.
+//! * [`server`] is HTTP.
+
+pub mod encode;
+pub mod families;
+pub mod ledger;
+pub mod native;
+pub mod reference;
+pub mod server;
+pub mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use sampler_common::snapshot::Snapshot;
+use sampler_common::window::{WindowError, Windows};
+
+use self::encode::{EncodeError, Exposition};
+use self::ledger::Ledger;
+use self::state::{Node, Process};
+use crate::source::Health;
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text, with classic histograms.
+    OpenMetrics,
+    /// Prometheus' protobuf, with native histograms besides.
+    Protobuf,
+}
+
+impl Format {
+    /// For the HTTP header.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        }
+    }
+}
+
+/// What is published: fed by the thread that samples, asked by the server.
+pub struct Publisher {
+    /// How long after a snapshot the next one is late.
+    patience: Duration,
+    state: Mutex<State>,
+    /// One body for each format, of the last window. Its lock is held while one is encoded, so that many scrapes at
+    /// one time cost one.
+    bodies: Mutex<Bodies>,
+}
+
+struct State {
+    node: Node,
+    ledger: Ledger,
+    earlier: Option<Snapshot>,
+    /// When the last snapshot came.
+    observed: Instant,
+    /// A recording is over: none are awaited.
+    ended: bool,
+}
+
+/// Bodies, with the turn of the ledger that they show.
+#[derive(Default)]
+struct Bodies {
+    text: Option<(u64, Bytes)>,
+    protobuf: Option<(u64, Bytes)>,
+}
+
+impl Publisher {
+    /// Publishes up to `limit` containers of a machine with so many CPUs. Snapshots are to be expected every
+    /// `interval`.
+    pub fn new(cpus: u32, limit: usize, interval: Duration) -> Self {
+        /// A busy host may be slow for a while.
+        const SLACK: Duration = Duration::from_secs(20);
+        let now = SystemTime::now();
+        let state = State {
+            node: Node::new(cpus, limit, now),
+            ledger: Ledger::new(limit, now),
+            earlier: None,
+            observed: Instant::now(),
+            ended: false,
+        };
+        Self { patience: interval * 3 + SLACK, state: Mutex::new(state), bodies: Mutex::default() }
+    }
+
+    /// Takes in the next snapshot. One that is not later than the one before it changes nothing.
+    pub fn observe(&self, snapshot: Snapshot, health: Health) -> Result<(), WindowError> {
+        let now = SystemTime::now();
+        let mut state = lock(&self.state);
+        let State { node, ledger, earlier, .. } = &mut *state;
+        // The first has counted since its reader's start.
+        let first = Snapshot {
+            epoch: snapshot.epoch,
+            since_ns: snapshot.since_ns,
+            at_ns: snapshot.since_ns,
+            throttle_hooks: snapshot.throttle_hooks,
+            ..Snapshot::default()
+        };
+        let earlier = earlier.get_or_insert(first);
+        let windows = Windows::between(earlier, &snapshot)?;
+        node.restarts += u64::from(earlier.epoch != snapshot.epoch);
+        node.add(&snapshot, &windows, now);
+        ledger.add(&snapshot, &windows, now);
+        node.health = health;
+        node.process = Process::own();
+        *earlier = snapshot;
+        state.observed = Instant::now();
+        Ok(())
+    }
+
+    /// There will be no more snapshots.
+    pub fn ended(&self) {
+        lock(&self.state).ended = true;
+    }
+
+    /// Everything up to the last window, encoded.
+    pub fn scrape(&self, format: Format) -> Result<Bytes, EncodeError> {
+        let mut bodies = lock(&self.bodies);
+        let (exposition, turn) = self.exposition();
+        let body = match format {
+            Format::OpenMetrics => &mut bodies.text,
+            Format::Protobuf => &mut bodies.protobuf,
+        };
+        let encoded = match body {
+            Some((of, encoded)) if *of == turn => encoded.clone(),
+            _ => body.insert((turn, encode::encode(&Arc::new(exposition), format)?)).1.clone(),
+        };
+        let mut state = lock(&self.state);
+        state.node.scrapes += 1;
+        state.ledger.scraped(turn);
+        Ok(encoded)
+    }
+
+    fn exposition(&self) -> (Exposition, u64) {
+        let state = lock(&self.state);
+        let (series, turn) = state.ledger.series();
+        let mut node = state.node.clone();
+        // The last is what has none of its own.
+        node.series = series.len().saturating_sub(1);
+        node.left_out = state.ledger.left_out();
+        node.unscraped = state.ledger.unscraped();
+        (Exposition { series, node }, turn)
+    }
+
+    /// Whether snapshots keep coming, or why not.
+    pub fn health(&self) -> Result<(), String> {
+        let state = lock(&self.state);
+        let age = state.observed.elapsed();
+        if state.ended || age <= self.patience {
+            return Ok(());
+        }
+        Err(format!("the last snapshot is {} s old", age.as_secs()))
+    }
+
+    /// Whether there is a window to show, or why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        // The one from the reader's start to the first snapshot is short and says little.
+        match lock(&self.state).node.windows {
+            0 | 1 => Err("the first window is not over".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic leaves behind is whole: values are only ever replaced or added to.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

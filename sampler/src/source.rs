@@ -1,0 +1,335 @@
+//! Where snapshots come from: the running kernel, or a recording.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aya::sys::{Stats, SyscallError, enable_stats};
+use nix::unistd::{SysconfVar, sysconf};
+use sampler_common::identity::{Names, Owner};
+use sampler_common::recording::{self, RecordingError};
+use sampler_common::snapshot::{CgroupId, Snapshot};
+use thiserror::Error;
+
+use crate::args;
+use crate::cgroup::layout::WAY_OUT;
+use crate::cost;
+use crate::kernel::load::{LoadError, Run, ThrottleHooks};
+use crate::pods::{self, ConnectError, Pods};
+use crate::privileges::{self, PrivilegeError};
+use crate::read::{Reader, StartError, slots};
+
+/// Why there are no snapshots, or no more.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// Privileges.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// The kernel cannot be measured.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The cost of a context switch cannot be measured.
+    #[error("cannot measure what the programs cost")]
+    Cost(#[source] io::Error),
+    /// The kernel does not time programs.
+    #[error("cannot have the kernel time its BPF programs, as --bpf-stats asks")]
+    BpfStats(#[source] SyscallError),
+    /// There should be an API server, but it cannot be asked.
+    #[error("cannot ask the API server for the names of this node's pods")]
+    Pods(#[from] ConnectError),
+    /// No thread for it.
+    #[error("cannot start a thread to ask the API server")]
+    Thread(#[source] io::Error),
+    /// The recording cannot be opened.
+    #[error("cannot open {file}")]
+    Open {
+        /// Its path.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The recording is none, or cannot be read.
+    #[error("{file}")]
+    Recording {
+        /// Its path.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: RecordingError,
+    },
+}
+
+impl SourceError {
+    /// Whether it is the kernel or the privileges that do not allow it: nothing that trying again would change.
+    pub fn is_not_allowed(&self) -> bool {
+        match self {
+            Self::Start(StartError::Load(LoadError::NoObject | LoadError::Missing { .. })) => false,
+            Self::Privileges(_) | Self::Start(_) | Self::BpfStats(_) => true,
+            Self::Cost(_) | Self::Pods(_) | Self::Thread(_) | Self::Open { .. } | Self::Recording { .. } => {
+                false
+            }
+        }
+    }
+}
+
+/// Snapshots, one after the other. Dropping it detaches the programs.
+pub enum Source {
+    /// Of the running kernel.
+    Live(Box<Live>),
+    /// Of a recording.
+    Replay(Box<Replay>),
+}
+
+impl Source {
+    /// What the command line asks for.
+    pub fn open(live: &args::Live, replay: &args::Replay, bpf_stats: bool) -> Result<Self, SourceError> {
+        Ok(match &replay.file {
+            Some(file) => Self::Replay(Box::new(Replay::open(file.clone())?)),
+            None => Self::Live(Box::new(Live::start(live, bpf_stats)?)),
+        })
+    }
+
+    /// Whether it is the running kernel.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live(_))
+    }
+
+    /// How many CPUs the machine has.
+    pub fn cpus(&self) -> u32 {
+        match self {
+            Self::Live(live) => live.cpus,
+            Self::Replay(replay) => replay.recording.header().cpus,
+        }
+    }
+
+    /// How long after the last snapshot the next one is due; nothing for the first. `None`: there is no next.
+    pub fn due(&mut self) -> Result<Option<Duration>, SourceError> {
+        match self {
+            Self::Live(live) => Ok(Some(if live.begun { live.interval } else { Duration::ZERO })),
+            Self::Replay(replay) => replay.due(),
+        }
+    }
+
+    /// The next snapshot: of this moment, or the next of the recording, and `None` at its end. Whoever asks keeps
+    /// the pace that [`Self::due`] says.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and a live one has no end")]
+    pub fn next(&mut self) -> Result<Option<Snapshot>, SourceError> {
+        match self {
+            Self::Live(live) => Ok(Some(live.snapshot())),
+            Self::Replay(replay) => replay.next(),
+        }
+    }
+
+    /// How the measuring is doing.
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Live(live) => live.health(),
+            Self::Replay(_) => Health::default(),
+        }
+    }
+}
+
+/// How the measuring itself is doing. A recording does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What there is room for.
+    pub slots: Option<Slots>,
+    /// CPU time that the programs add to a context switch, measured at start.
+    pub switch_cost: Option<Duration>,
+    /// How often each program ran and for how long, where the kernel times them.
+    pub runs: Vec<Run>,
+    /// The source of names, where there is one.
+    pub pods: Option<pods::Status>,
+}
+
+/// How full the table of cgroups is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// Those in use.
+    pub used: usize,
+    /// Those that there are.
+    pub all: usize,
+}
+
+/// What measures the running kernel.
+pub struct Live {
+    reader: Reader,
+    pods: Option<Named>,
+    cpus: u32,
+    interval: Duration,
+    /// Whether a snapshot has been taken: the first is due at once.
+    begun: bool,
+    switch_cost: Duration,
+    /// As long as it is open, the kernel times programs.
+    timed: Option<std::os::fd::OwnedFd>,
+}
+
+/// How long the first names are waited for.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+
+/// The source of names, and the thread that keeps it current.
+struct Named {
+    pods: Pods,
+    /// What was last known of each container, for as long as it is in snapshots.
+    names: HashMap<CgroupId, Names>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Live {
+    /// Measures from now on. The calling thread has no privileges afterwards; this is to be called before others
+    /// are started, which have what the one has that starts them.
+    fn start(arguments: &args::Live, bpf_stats: bool) -> Result<Self, SourceError> {
+        privileges::check(bpf_stats)?;
+        let without = cost::switch_time().map_err(SourceError::Cost)?;
+        let reader = Reader::start(arguments.start())?;
+        let with = cost::switch_time().map_err(SourceError::Cost)?;
+        let switch_cost = with.saturating_sub(without);
+        let timed =
+            bpf_stats.then(|| enable_stats(Stats::RunTime)).transpose().map_err(SourceError::BpfStats)?;
+        let kept = privileges::drop_all(reader.programs())?;
+        tracing::info!(
+            host = %reader.surroundings(),
+            cgroups = %reader.layout().version,
+            key = reader.key().controller(),
+            switch_cost_ns = switch_cost.as_nanos() as u64,
+            privileges_kept = %kept,
+            "measuring"
+        );
+        if let ThrottleHooks::Unavailable(why) = &reader.programs().throttle_hooks {
+            let why = why as &dyn std::error::Error;
+            tracing::warn!(why, "without throttle hooks: the waits of throttled containers are unknown");
+        }
+        let lost = reader.layout().lost().join("; ");
+        if !lost.is_empty() {
+            tracing::warn!(lost, "with cgroup v1 not everything can be measured; {WAY_OUT}");
+        }
+        let pods = arguments.node_name.as_ref().map(names_of).transpose()?.flatten();
+        let interval = arguments.interval;
+        Ok(Self { reader, pods, cpus: cpus(), interval, begun: false, switch_cost, timed })
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.begun = true;
+        let mut snapshot = self.reader.snapshot();
+        if let Some(Named { pods, names, .. }) = &mut self.pods {
+            names.retain(|id, _| snapshot.cgroups.contains_key(id));
+            for (id, cgroup) in &mut snapshot.cgroups {
+                let Owner::Container(container) = &mut cgroup.identity.owner else { continue };
+                let uid = container.pod.as_ref().map(|pod| &pod.uid);
+                // A pod may be gone from the API server before its last counts are in a snapshot.
+                if let Some(now) = pods.names(&container.id, uid) {
+                    names.insert(*id, now);
+                }
+                container.names = names.get(id).cloned();
+                if let Some(pod) = &mut container.pod
+                    && pod.qos.is_none()
+                {
+                    pod.qos = pods.qos(&pod.uid);
+                }
+            }
+        }
+        snapshot
+    }
+
+    fn health(&self) -> Health {
+        let records = &self.reader.programs().slots;
+        let used = (1..records.len()).filter(|slot| slots::owner(records, *slot).is_some()).count();
+        Health {
+            slots: Some(Slots { used, all: records.len() - 1 }),
+            switch_cost: Some(self.switch_cost),
+            runs: if self.timed.is_some() { self.reader.programs().runs() } else { Vec::new() },
+            pods: self.pods.as_ref().map(|named| named.pods.status()),
+        }
+    }
+}
+
+/// Asks the API server for the names of this node's pods from now on; `None` where there is none.
+fn names_of(node: &pods::NodeName) -> Result<Option<Named>, SourceError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("names")
+        .enable_all()
+        .build()
+        .map_err(SourceError::Thread)?;
+    let Some(client) = runtime.block_on(pods::connect(None))? else {
+        tracing::info!("there is no API server: containers go by their ids");
+        return Ok(None);
+    };
+    let pods = {
+        let _inside = runtime.enter();
+        Pods::watch(client, node)
+    };
+    // So that what is there has its names from the beginning, if they come soon.
+    let until = Instant::now() + FIRST_NAMES;
+    while !matches!(pods.status().state, pods::State::Watching) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Some(Named { pods, names: HashMap::new(), _runtime: runtime }))
+}
+
+/// CPUs that are online, also those that this process may not use.
+fn cpus() -> u32 {
+    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    online.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1)
+}
+
+/// What reads a recording.
+pub struct Replay {
+    file: PathBuf,
+    recording: recording::Reader<BufReader<File>>,
+    /// When the last snapshot was taken, in which life of the reader.
+    last: Option<(u64, u64)>,
+    /// One that has been read and not given yet.
+    ahead: Option<Snapshot>,
+}
+
+impl Replay {
+    fn open(file: PathBuf) -> Result<Self, SourceError> {
+        let opened = File::open(&file).map_err(|source| SourceError::Open { file: file.clone(), source })?;
+        match recording::Reader::open(BufReader::new(opened)) {
+            Ok(recording) => Ok(Self { file, recording, last: None, ahead: None }),
+            Err(source) => Err(SourceError::Recording { file, source }),
+        }
+    }
+
+    /// Reads on where nothing is ahead. What is damaged is said and left out.
+    fn look_ahead(&mut self) -> Result<(), SourceError> {
+        while self.ahead.is_none() {
+            match self.recording.next() {
+                None => break,
+                Some(Ok(snapshot)) => self.ahead = Some(snapshot),
+                Some(Err(RecordingError::Io(error))) => {
+                    let source = RecordingError::Io(error);
+                    return Err(SourceError::Recording { file: self.file.clone(), source });
+                }
+                Some(Err(error)) => tracing::warn!(file = %self.file.display(), "{error}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&mut self) -> Result<Option<Duration>, SourceError> {
+        self.look_ahead()?;
+        let usual_ns = self.recording.header().interval_ns;
+        Ok(self.ahead.as_ref().map(|ahead| match self.last {
+            None => Duration::ZERO,
+            Some((epoch, at_ns)) if epoch == ahead.epoch => {
+                Duration::from_nanos(ahead.at_ns.saturating_sub(at_ns))
+            }
+            // How long nothing was recorded is not known: the clock may be of another boot.
+            Some(_) => Duration::from_nanos(usual_ns),
+        }))
+    }
+
+    fn next(&mut self) -> Result<Option<Snapshot>, SourceError> {
+        self.look_ahead()?;
+        let next = self.ahead.take();
+        if let Some(snapshot) = &next {
+            self.last = Some((snapshot.epoch, snapshot.at_ns));
+        }
+        Ok(next)
+    }
+}
