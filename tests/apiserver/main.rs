@@ -1,0 +1,37 @@
+//! Loadline against a real kube-apiserver with RBAC: what the product asks of it, and what it makes of its answers.
+//!
+//! `cargo xtask test` fetches or builds etcd and kube-apiserver and runs this. Every test starts a control plane of
+//! its own.
+//!
+//! ```text
+//! apiserver test [FILTER]    runs the tests whose names contain FILTER
+//! apiserver list             names them
+//! ```
+#![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
+
+mod cluster;
+mod pods;
+
+use loadline_tests::{runner, tests};
+
+/// All tests, in the order in which they run.
+const TESTS: &[&[runner::Test]] = &[pods::TESTS];
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let tests = TESTS.iter().copied().flatten();
+    let code = match arguments[..] {
+        ["test"] => runner::run_each(tests, "", runner::in_child),
+        ["test", filter] => runner::run_each(tests, filter, runner::in_child),
+        ["list"] => {
+            tests.for_each(|test| println!("{}", test.name));
+            0
+        }
+        _ => {
+            eprintln!("usage: apiserver test [FILTER] | apiserver list");
+            2
+        }
+    };
+    std::process::exit(code)
+}

@@ -1,0 +1,526 @@
+//! Every delay is counted once, as long as it was, whatever happens to the thread while it is queued.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, Instant};
+
+use loadline_tests::cgroup::Cgroup;
+use loadline_tests::load::{self, Load, Process, Schedstat, Work, until};
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sampler::kernel::btf::Btf;
+use sampler::kernel::layout;
+use sampler::kernel::layout::Key;
+use sampler_common::abi::Cause;
+use sampler_common::buckets::{BUCKETS, bucket};
+
+use crate::counting::Counting;
+use crate::hold::{Hold, queued, real_time};
+
+crate::tests![
+    preemption_requeue,
+    migration_while_queued,
+    killed_while_queued,
+    moved_to_another_cgroup_while_queued,
+    queued_before_the_programs_were_attached,
+    pid_reuse,
+    two_pids_on_one_baseline_entry,
+    fork,
+    idle_task,
+    clocks_of_two_cpus_do_not_mix,
+    a_clock_that_is_behind_counts_as_no_wait,
+    sum_against_schedstat,
+    threads_100_000 within 400 s,
+    histogram_against_runqlat within 120 s,
+];
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long the tests keep a thread queued: it must be seen in the sums, whatever else is there.
+const QUEUED: Duration = Duration::from_millis(40);
+
+/// Two threads that never sleep share a CPU, so each wait begins with a preemption. Catches a stamp that is
+/// set at wakeups only: it would see no wait at all, or one since the last wakeup.
+fn preemption_requeue() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("preempted").unwrap();
+    let other = Cgroup::new("other").unwrap();
+    let other = Load::start(Some(&other), &[Work::Spin.on(0)]).map(|load| (load, other)).unwrap();
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
+    until("twenty preemptions", LIMIT, || Ok(Schedstat::of(load.pid())?.switch_ins > 20)).unwrap();
+    let kernel = load.park().unwrap();
+    counting.of(cgroup.id()).must_be(kernel);
+    drop(other);
+}
+
+/// The kernel moves what was waited so far into `run_delay` and stamps anew. Catches a delay that begins at the
+/// migration: it would be short by [`QUEUED`].
+fn migration_while_queued() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("migrated").unwrap();
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    for _ in 0..5 {
+        let hold = Hold::cpu(0);
+        queued(load.pid(), QUEUED);
+        let before = counting.of(cgroup.id());
+        load::pin(load.pid(), &[1]).unwrap();
+        until(
+            "a switch-in on the other CPU",
+            LIMIT,
+            || Ok(counting.of(cgroup.id()).count() > before.count()),
+        )
+        .unwrap();
+        hold.release();
+        let waited = counting.of(cgroup.id()) - before;
+        let held = waited.of(Cause::Neighbor);
+        assert!(
+            held >= QUEUED.as_nanos() as u64,
+            "who held the CPU that it left is known: {:?}",
+            waited.wait_ns
+        );
+        assert_eq!(waited.of(Cause::Away), 0);
+        load::pin(load.pid(), &[0]).unwrap();
+    }
+    let kernel = load.park().unwrap();
+    counting.of(cgroup.id()).must_be(kernel);
+}
+
+/// A killed thread is switched in once more, to die. Catches a wait that is dropped with the thread.
+fn killed_while_queued() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("killed").unwrap();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let mut kernel = Schedstat::default();
+    for _ in 0..5 {
+        let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
+        let hold = Hold::cpu(0);
+        queued(load.pid(), QUEUED);
+        let before = Schedstat::of(load.pid()).unwrap();
+        load.process().signal(Signal::SIGKILL).unwrap();
+        hold.release();
+        load.process().ended().unwrap();
+        until("a zombie that has left its CPU", LIMIT, || Ok(load::state(load.pid(), load.pid())? == 'Z'))
+            .unwrap();
+        let after = Schedstat::of(load.pid()).unwrap();
+        assert!(
+            after.wait_ns - before.wait_ns >= QUEUED.as_nanos() as u64,
+            "it was queued when it was killed"
+        );
+        kernel += after;
+    }
+    counting.of(cgroup.id()).must_be(kernel);
+}
+
+/// A cgroup whose children have no cpuset: up to Linux 6.1 a thread that comes into another cpuset may run on all of its
+/// CPUs from then on, wherever it was pinned.
+fn without_cpuset() -> Cgroup {
+    let parent = Cgroup::new("without-cpuset").unwrap();
+    parent.enable(&["cpu", "memory", "pids"]).unwrap();
+    parent
+}
+
+/// The whole wait goes to the cgroup in which the thread is when it is switched in. Catches a wait that is lost
+/// in the move, counted twice, or counted for the cgroup at the wakeup.
+fn moved_to_another_cgroup_while_queued() {
+    let counting = Counting::start();
+    let parent = without_cpuset();
+    let [from, to] = ["from", "to"].map(|name| Cgroup::at(parent.path().join(name)).unwrap());
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let load = Load::start(Some(&from), &[Work::Spin.on(0)]).unwrap();
+    let hold = Hold::cpu(0);
+    queued(load.pid(), QUEUED);
+    let before = counting.of(from.id());
+    to.take(load.pid()).unwrap();
+    assert_eq!(Schedstat::of(load.pid()).unwrap().switch_ins, before.count(), "still queued");
+    hold.release();
+    let kernel = load.park().unwrap();
+    assert_eq!(counting.of(from.id()), before, "nothing more for the cgroup that it left");
+    let moved = counting.of(to.id());
+    assert!(moved.total_ns() >= QUEUED.as_nanos() as u64, "the wait went along: {:?}", moved.wait_ns);
+    before.add(&moved).must_be(kernel);
+}
+
+/// A wait that began before the programs were there is counted whole. Catches stamps of our own.
+fn queued_before_the_programs_were_attached() {
+    let mut counting = Counting::loaded(Key::Cpu, 1024);
+    let cgroup = Cgroup::new("early").unwrap();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
+    let hold = Hold::cpu(0);
+    queued(load.pid(), QUEUED);
+    let before = Schedstat::of(load.pid()).unwrap();
+    counting.begin();
+    assert_eq!(Schedstat::of(load.pid()).unwrap(), before, "still queued");
+    hold.release();
+    let kernel = load.park().unwrap() - before;
+    assert!(kernel.wait_ns >= QUEUED.as_nanos() as u64);
+    counting.of(cgroup.id()).must_be(kernel);
+}
+
+/// Pids above those that the kernel gives out by itself here, so that they are free.
+fn many_pids() {
+    std::fs::write("/proc/sys/kernel/pid_max", "4194304").unwrap();
+}
+
+/// A process that gives birth on CPU 0, on order, and keeps the CPU from then on, so that the child's first wait begins
+/// before it has ever run.
+struct Mother {
+    _process: Process,
+    orders: std::io::PipeWriter,
+    births: std::io::PipeReader,
+}
+
+impl Mother {
+    /// In a cgroup `home`, whose cpuset must be the children's.
+    fn new(home: &Cgroup, pid: Pid, into: &Cgroup) -> Self {
+        let (mut ordered, orders) = std::io::pipe().unwrap();
+        let (births, mut born) = std::io::pipe().unwrap();
+        let process = Process::spawn(Some(home), || {
+            load::pin(Pid::from_raw(0), &[0]).unwrap();
+            real_time(1);
+            // One byte orders a birth, the next one ends the hold of the CPU.
+            while ordered.read_exact(&mut [0]).is_ok() {
+                // SAFETY: this process has one thread.
+                if unsafe { load::sibling(Some(into), Some(pid)) }.unwrap().is_none() {
+                    // Long enough for the test to move it, asleep, to where it shall end.
+                    std::thread::sleep(Duration::from_millis(100));
+                    return 0;
+                }
+                born.write_all(&[1]).unwrap();
+                let mut poll = libc::pollfd { fd: ordered.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+                // SAFETY: one pollfd.
+                while unsafe { libc::poll(&raw mut poll, 1, 0) } == 0 {}
+                ordered.read_exact(&mut [0]).unwrap();
+            }
+            0
+        })
+        .unwrap();
+        Self { _process: process, orders, births }
+    }
+
+    fn order(&mut self) {
+        self.orders.write_all(&[1]).unwrap();
+    }
+}
+
+/// Processes with the same pid, one after the other, some of them at the same address: each waits longer than the one
+/// before and is migrated before its first switch-in. Catches a baseline that is taken for another thread's: what the
+/// one before waited would be missing.
+fn pid_reuse() {
+    many_pids();
+    let counting = Counting::start();
+    let parent = without_cpuset();
+    let [home, cgroup] = ["home", "reused"].map(|name| Cgroup::at(parent.path().join(name)).unwrap());
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let pid = Pid::from_raw(100_000);
+    let baseline = || counting.programs().baselines.read(pid.as_raw() as usize % (1 << 16)).task;
+    let mut mother = Mother::new(&home, pid, &cgroup);
+    let mut kernel = Schedstat::default();
+    let (mut same, mut rounds) = (0, 0);
+    while rounds < 6 || (same == 0 && rounds < 20) {
+        rounds += 1;
+        let address = baseline();
+        mother.order();
+        mother.births.read_exact(&mut [0]).unwrap();
+        let child = Process::adopt(pid);
+        let queued = QUEUED / 2 + Duration::from_millis(10) * rounds;
+        std::thread::sleep(queued);
+        load::pin(pid, &[1]).unwrap();
+        until("its first switch-in", LIMIT, || Ok(Schedstat::of(pid)?.switch_ins > 0)).unwrap();
+        mother.order();
+        // It ends, and is reaped, where it was born: that CPU's next birth is then likely to get its memory.
+        load::pin(pid, &[0]).unwrap();
+        load::pin(Pid::from_raw(0), &[0]).unwrap();
+        child.ended().unwrap();
+        let its = Schedstat::of(pid).unwrap();
+        assert!(its.wait_ns >= queued.as_nanos() as u64, "it was queued from its birth: {its:?}");
+        kernel += its;
+        child.wait().unwrap();
+        same += u32::from(baseline() == address);
+        // The kernel frees it after a grace period.
+        std::thread::sleep(Duration::from_millis(60));
+        load::pin(Pid::from_raw(0), &[1]).unwrap();
+    }
+    counting.of(cgroup.id()).must_be(kernel);
+    println!("     {same} of {rounds} had the address of the one before");
+}
+
+/// Two threads whose pids differ by 65536 take the one entry from each other at each switch. Catches waits that
+/// are counted from the other's baseline. As long as nobody is migrated nothing is lost; what is then, is told.
+fn two_pids_on_one_baseline_entry() {
+    many_pids();
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("collide").unwrap();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let loads = [100_001, 100_001 + 65_536]
+        .map(|pid| Load::start_as(Pid::from_raw(pid), Some(&cgroup), &[Work::Spin.on(0)]).unwrap());
+    until("twenty switches between the two", LIMIT, || Ok(counting.losses().no_baseline > 20)).unwrap();
+    let sum = || {
+        loads.iter().fold(Schedstat::default(), |mut sum, load| {
+            sum += load.park().unwrap();
+            sum
+        })
+    };
+    let kernel = sum();
+    let counted = counting.of(cgroup.id());
+    assert_eq!(counted.count(), kernel.switch_ins);
+    // Each was moved to its CPU once, perhaps while it was queued and the entry was the other's.
+    let short =
+        kernel.wait_ns.checked_sub(counted.total_ns()).expect("nothing is counted that was not waited");
+    assert!(short < 2_000_000, "{short} ns of {} are missing", kernel.wait_ns);
+    assert_eq!(counting.losses().stale_baseline, 0);
+}
+
+/// New processes that have to wait for their first turn. Catches a first wait that is not counted because there
+/// was no wakeup before it, and one that is counted from the parent's stamp.
+fn fork() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("forked").unwrap();
+    let hogs = Load::start(None, &[Work::Spin.on(0), Work::Spin.on(1)]).unwrap();
+    let children: Vec<_> = (0..40)
+        .map(|_| {
+            Process::spawn(Some(&cgroup), || {
+                let from = load::cpu_time().unwrap();
+                while load::cpu_time().unwrap() - from < Duration::from_millis(1) {}
+                0
+            })
+            .unwrap()
+        })
+        .collect();
+    let kernel = sum_of_ended(&children);
+    assert!(kernel.switch_ins >= 40 && kernel.wait_ns > 0);
+    counting.of(cgroup.id()).must_be(kernel);
+    drop(hogs);
+}
+
+/// What the kernel says of processes that have ended and are not reaped.
+pub fn sum_of_ended(processes: &[Process]) -> Schedstat {
+    processes.iter().for_each(|process| process.ended().unwrap());
+    processes.iter().fold(Schedstat::default(), |mut sum, process| {
+        sum += Schedstat::of(process.pid()).unwrap();
+        sum
+    })
+}
+
+/// A machine that mostly sleeps. Catches rows for idle tasks: switch-ins that the kernel does not count as such,
+/// with delays since boot.
+fn idle_task() {
+    let counting = Counting::start();
+    let (counted, kernel) = counting.beside_the_machine(|| std::thread::sleep(Duration::from_secs(1)));
+    kernel.must_hold(&counted);
+    assert_eq!(counted.latency[BUCKETS - 1], 0, "no delay of more than 8 s");
+    let switches: u64 = (0..2).map(|cpu| counting.programs().cpus.read(cpu).switches).sum();
+    assert!(
+        switches > counting.all().count(),
+        "the programs see switches to idle ({switches} in all) and count none"
+    );
+}
+
+/// Threads that are moved between the CPUs all the time, most of them while queued. Catches a stamp of one CPU's
+/// clock that is subtracted from another's: delays below zero, or longer than the test.
+fn clocks_of_two_cpus_do_not_mix() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("roaming").unwrap();
+    let begun = Instant::now();
+    let roam = Work::Roam { every: Duration::from_millis(2), cpus: 2 };
+    let duty = Work::Duty { run: Duration::from_millis(1), period: Duration::from_millis(5) };
+    let mut works = vec![roam.anywhere(); 4];
+    works.extend([duty.on(0), duty.on(1)]);
+    let load = Load::start(Some(&cgroup), &works).unwrap();
+    until("many delays", LIMIT, || {
+        Ok(counting.of(cgroup.id()).count() > 500 && begun.elapsed() > Duration::from_secs(2))
+    })
+    .unwrap();
+    let kernel = load.park().unwrap();
+    let longest = begun.elapsed().as_nanos() as u64;
+    let counted = counting.of(cgroup.id());
+    counted.must_be(kernel);
+    assert_eq!(counting.losses().clock_backwards, 0);
+    let above = (bucket(longest) as usize + 1).min(BUCKETS);
+    assert_eq!(
+        counted.latency[above..].iter().sum::<u64>(),
+        0,
+        "no delay is longer than the test, {longest} ns"
+    );
+}
+
+/// The guard behind that: with a clock that is behind the stamp (here a counter in its place), a delay is 0 and
+/// counted as such. Catches a difference that wraps to half an eternity.
+fn a_clock_that_is_behind_counts_as_no_wait() {
+    let btf = Btf::of_running_kernel().unwrap();
+    let mut kernel = layout::of(&btf, Key::Cpu, 0, 1024).unwrap();
+    kernel.rq_clock = btf.offset("rq", "nr_switches", "").unwrap();
+    let mut counting = Counting::loaded_with(kernel);
+    counting.begin();
+    let cgroup = Cgroup::new("behind").unwrap();
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0), Work::Spin.on(0)]).unwrap();
+    until("twenty switches", LIMIT, || Ok(counting.losses().clock_backwards > 20)).unwrap();
+    let kernel = load.park().unwrap();
+    let counted = counting.of(cgroup.id());
+    assert_eq!(counted.count(), kernel.switch_ins, "counted all the same");
+    assert!(
+        counted.total_ns() <= kernel.wait_ns,
+        "as no wait, but for what was waited before a migration: {:?}",
+        counted.wait_ns
+    );
+}
+
+/// Threads of all kinds on both CPUs. Catches whatever is not exact and not thought of above.
+fn sum_against_schedstat() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("mixed").unwrap();
+    let millis = Duration::from_millis;
+    let (ring, _pipes) = load::ring(3).unwrap();
+    let mut works: Vec<_> = ring.into_iter().map(Work::anywhere).collect();
+    works.extend([Work::Spin.anywhere(), Work::Yield.anywhere(), Work::Sleep.anywhere()]);
+    works.push(Work::Duty { run: millis(3), period: millis(10) }.anywhere());
+    works.push(Work::Duty { run: millis(7), period: millis(13) }.on(1));
+    works.push(Work::Roam { every: millis(5), cpus: 2 }.anywhere());
+    let load = Load::start(Some(&cgroup), &works).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let kernel = load.park().unwrap();
+    let counted = counting.of(cgroup.id());
+    let off = counted.total_ns().abs_diff(kernel.wait_ns) as f64 / kernel.wait_ns as f64;
+    println!(
+        "     {} delays of {:.3} s in all; off by {:.4} % of schedstat's run delay",
+        counted.count(),
+        kernel.wait_ns as f64 / 1e9,
+        off * 100.0
+    );
+    assert!(kernel.wait_ns > 1_000_000_000, "they had to wait");
+    assert_eq!(counted.count(), kernel.switch_ins);
+    assert!(off <= 0.001, "off by {} %", off * 100.0);
+}
+
+/// 100,000 threads, each with a pid of its own, some hundred at a time. Catches tables that fill up with what is
+/// gone, and samples that are lost with threads that live shortly.
+fn threads_100_000() {
+    const THREADS: usize = 100_000;
+    const AT_ONCE: usize = 500;
+    const STACK: usize = 4096;
+    extern "C" fn end(_: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: ends this thread, and nothing else of it is ever run.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+        0
+    }
+    many_pids();
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("many").unwrap();
+    let (mut told, mut tells) = std::io::pipe().unwrap();
+    let ((kernel, pids), counted, machine) = {
+        let mut run = || {
+            let parent = Process::spawn(Some(&cgroup), || {
+                let mut stacks = vec![0u8; AT_ONCE * STACK];
+                let (mut sum, mut lowest, mut highest) = (Schedstat::default(), i32::MAX, 0);
+                for _ in 0..THREADS / AT_ONCE {
+                    let batch: Vec<_> = stacks
+                        .chunks_exact_mut(STACK)
+                        .map(|stack| {
+                            // Like threads they share all memory; unlike those they can be asked after their end.
+                            let flags = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::SIGCHLD;
+                            // SAFETY: the function uses no memory but its stack, which lives until it is reaped.
+                            let pid = unsafe {
+                                let top = stack.as_mut_ptr().add(STACK).cast();
+                                libc::clone(end, top, flags, std::ptr::null_mut())
+                            };
+                            assert!(pid > 0, "{}", std::io::Error::last_os_error());
+                            (lowest, highest) = (lowest.min(pid), highest.max(pid));
+                            Process::adopt(Pid::from_raw(pid))
+                        })
+                        .collect();
+                    sum += sum_of_ended(&batch);
+                    batch.into_iter().for_each(|child| assert!(child.wait().is_ok()));
+                }
+                let span = (highest - lowest) as u64;
+                for number in [sum.wait_ns, sum.switch_ins, span] {
+                    tells.write_all(&number.to_ne_bytes()).unwrap();
+                }
+                0
+            })
+            .unwrap();
+            let mut number = || {
+                let mut bytes = [0; 8];
+                told.read_exact(&mut bytes).unwrap();
+                u64::from_ne_bytes(bytes)
+            };
+            let mut kernel = Schedstat { run_ns: 0, wait_ns: number(), switch_ins: number() };
+            let span = number();
+            parent.ended().unwrap();
+            kernel += Schedstat::of(parent.pid()).unwrap();
+            (kernel, span)
+        };
+        let mut result = None;
+        let (counted, machine) = counting.beside_the_machine(|| result = Some(run()));
+        (result.unwrap(), counted, machine)
+    };
+    println!(
+        "     {} delays of {:.3} s in all, pids over a span of {pids}; of the whole machine {} delays",
+        kernel.switch_ins,
+        kernel.wait_ns as f64 / 1e9,
+        counted.count()
+    );
+    assert!(
+        kernel.switch_ins >= THREADS as u64 && pids >= THREADS as u64 - 1,
+        "each had its own pid and ran"
+    );
+    counting.of(cgroup.id()).must_be(kernel);
+    machine.must_hold(&counted);
+}
+
+/// bcc's `runqlat`, which hooks wakeups and keeps stamps, beside ours on one process. Its buckets are octaves of
+/// microseconds and its clock is another, so an edge of its may lie anywhere between the two of ours next to it.
+/// Catches buckets that are off, and delays counted from something else than what everybody counts them from.
+fn histogram_against_runqlat() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("compared").unwrap();
+    let millis = Duration::from_millis;
+    let (ring, _pipes) = load::ring(2).unwrap();
+    let mut works: Vec<_> = ring.into_iter().map(Work::anywhere).collect();
+    works.push(Work::Duty { run: millis(2), period: millis(5) }.anywhere());
+    works.push(Work::Duty { run: millis(9), period: millis(17) }.anywhere());
+    works.push(Work::Spin.anywhere());
+    let load = Load::start(Some(&cgroup), &works).unwrap();
+    load.process().stop().unwrap();
+    let before = counting.of(cgroup.id());
+
+    let runqlat = crate::runqlat::Runqlat::start(load.pid());
+    load.process().go_on().unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    load.process().stop().unwrap();
+    let theirs = runqlat.finish();
+    let ours = counting.of(cgroup.id()) - before;
+
+    let (our_count, their_count) = (ours.count() as f64, theirs.iter().sum::<u64>() as f64);
+    println!("     {our_count} delays, runqlat {their_count}");
+    assert!((our_count / their_count - 1.0).abs() < 0.02, "{our_count} delays, runqlat has {their_count}");
+    let share_up_to = |ns: f64| {
+        if ns < 0.0 {
+            return 0.0;
+        }
+        let edge = bucket(ns as u64) as usize;
+        ours.latency[..=edge].iter().sum::<u64>() as f64 / our_count
+    };
+    let mut cumulated = 0.0;
+    let mut off = Vec::new();
+    for (octave, count) in theirs.iter().enumerate() {
+        cumulated += *count as f64 / their_count;
+        // Its bucket `octave` ends at 2^(octave + 1) µs.
+        let edge = 1000.0 * (2.0f64).powi(octave as i32 + 1);
+        let (low, high) =
+            (share_up_to(edge / 1.1 - CLOCKS_APART_NS), share_up_to(edge * 1.1 + CLOCKS_APART_NS));
+        let percent = share_up_to(edge) * 100.0;
+        println!("     ≤ {:>8} µs: runqlat {:5.1} %, ours {percent:5.1} %", edge / 1000.0, cumulated * 100.0);
+        if cumulated < low - 0.02 || cumulated > high + 0.02 {
+            off.push(format!(
+                "up to {edge} ns: {cumulated} of runqlat's delays, between {low} and {high} of ours"
+            ));
+        }
+    }
+    assert!(off.is_empty(), "{}", off.join("\n"));
+}
+
+/// The kernel's run-queue clock, and ours, stands still from the moment at which a switch begins, and across a
+/// wakeup that leads to one at once. runqlat's goes on, through the scheduler and through other programs: for so
+/// long under emulation.
+const CLOCKS_APART_NS: f64 = 100_000.0;

@@ -1,0 +1,192 @@
+//! Throttles: as long as the kernel says, and told from every other cause of a wait.
+
+use std::time::{Duration, Instant};
+
+use loadline_tests::cgroup::{Cgroup, CpuStat};
+use loadline_tests::load::{self, Load, Schedstat, Work, until};
+use nix::unistd::Pid;
+use sampler::kernel::layout::Key;
+use sampler::kernel::load::ThrottleHooks;
+use sampler_common::abi::Cause;
+
+use crate::counting::Counting;
+use crate::fentry;
+
+crate::tests![
+    durations_against_cpu_stat,
+    quota_where_throttled_and_only_there,
+    quota_by_an_ancestors_limit,
+    attached_while_throttled,
+    hooks_that_cannot_be_attached within 120 s,
+];
+
+const LIMIT: Duration = Duration::from_secs(40);
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// A limited cgroup with two threads on each CPU is throttled on both, and again and again. Catches durations
+/// from a clock that has not been updated (12 to 99 % of the truth, by kernel), and on 7.2 from calls that only
+/// ask for run time (148 %).
+fn durations_against_cpu_stat() {
+    let counting = Counting::start();
+    let cgroup = Cgroup::new("throttled").unwrap();
+    cgroup.limit_cpu(PERIOD * 6 / 10, PERIOD).unwrap();
+    let load =
+        Load::start(Some(&cgroup), &[Work::Spin.on(0), Work::Spin.on(1), Work::Spin.on(0), Work::Spin.on(1)])
+            .unwrap();
+    until("thirty throttled periods", LIMIT, || Ok(cgroup.cpu_stat()?.throttled_periods >= 30)).unwrap();
+    load.park().unwrap();
+    // What has been throttled to the end is let go by the next period.
+    let stat = settled(&cgroup);
+    let entries = &counting.programs().throttles;
+    let ours =
+        (0..entries.len()).map(|index| entries.read(index)).filter(|entry| entry.cgroup_id == cgroup.id().0);
+    let (ns, count) = ours.fold((0, 0), |(ns, count), entry| {
+        (ns + entry.throttled_ns, count + entry.durations.iter().map(|count| u64::from(*count)).sum::<u64>())
+    });
+    let kernel = stat.throttled.as_nanos() as f64;
+    let off = (ns as f64 - kernel).abs() / kernel;
+    println!(
+        "     {count} throttles of {:.3} s in {} of {} periods; off by {:.4} % of cpu.stat",
+        kernel / 1e9,
+        stat.throttled_periods,
+        stat.periods,
+        off * 100.0
+    );
+    assert!(off <= 0.01, "counted {ns} ns, cpu.stat has {kernel}");
+    // In a period each of the two run queues can be throttled; a few are more than once (slack given back).
+    assert!(count >= stat.throttled_periods, "{count} throttles in {} periods", stat.throttled_periods);
+    assert!(count <= 4 * stat.throttled_periods, "{count} throttles in {} periods", stat.throttled_periods);
+    assert_eq!(counting.losses().throttle_collisions, 0);
+}
+
+/// `cpu.stat` once it has stood still for three periods.
+fn settled(cgroup: &Cgroup) -> CpuStat {
+    let mut stat = cgroup.cpu_stat().unwrap();
+    let mut since = Instant::now();
+    until("no more throttles", LIMIT, || {
+        let now = cgroup.cpu_stat()?;
+        if (now.throttled, now.throttled_periods) != (stat.throttled, stat.throttled_periods) {
+            since = Instant::now();
+        }
+        stat = now;
+        Ok(since.elapsed() > 3 * PERIOD)
+    })
+    .unwrap();
+    stat
+}
+
+/// Two containers with one thread each on a CPU of their own, one limited. Catches throttled time under another
+/// cause, and other waits under `quota`.
+fn quota_where_throttled_and_only_there() {
+    let counting = Counting::start();
+    // The test, which looks often, shall not be in the way.
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let [limited, free] = ["limited", "free"].map(|name| Cgroup::new(name).unwrap());
+    limited.limit_cpu(PERIOD * 3 / 10, PERIOD).unwrap();
+    let load = Load::start(Some(&limited), &[Work::Spin.on(0)]).unwrap();
+    let duty = Work::Duty { run: Duration::from_millis(5), period: Duration::from_millis(10) };
+    let other = Load::start(Some(&free), &[duty.on(1)]).unwrap();
+    until("fifteen throttled periods", LIMIT, || Ok(limited.cpu_stat()?.throttled_periods >= 15)).unwrap();
+    let (kernel, kernel_free) = (load.park().unwrap(), other.park().unwrap());
+    counting.of(limited.id()).must_be(kernel);
+    counting.of(free.id()).must_be(kernel_free);
+    must_be_throttled_time(&counting, &limited, &limited);
+    assert_eq!(counting.of(free.id()).of(Cause::Quota), 0, "never limited");
+}
+
+/// A thread alone on its CPU waits for the quota for as long as its group is throttled there. How long it waits for
+/// others besides depends on what else the machine does. The last throttle may find it parked, and from 6.18 on one
+/// that begins while the thread is on its way out of the kernel may have no time in `cpu.stat`.
+#[track_caller]
+fn must_be_throttled_time(counting: &Counting, cgroup: &Cgroup, limited: &Cgroup) {
+    let throttled = settled(limited).throttled;
+    let quota = Duration::from_nanos(counting.of(cgroup.id()).of(Cause::Quota));
+    println!("     waited {quota:?} for the quota; cpu.stat says throttled {throttled:?}");
+    assert!(throttled > 10 * PERIOD * 6 / 10, "it was throttled: {throttled:?}");
+    assert!(quota + PERIOD > throttled, "{quota:?} of {throttled:?}");
+    assert!(quota < throttled + PERIOD, "{quota:?} of {throttled:?}");
+}
+
+/// A pod's limit stops its container, which has none of its own. Catches a `quota` that looks at the thread's own
+/// group only.
+fn quota_by_an_ancestors_limit() {
+    let counting = Counting::start();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let pod = Cgroup::new("pod").unwrap();
+    let container = pod.child("container").unwrap();
+    let inner = container.child("inner").unwrap();
+    pod.limit_cpu(PERIOD * 3 / 10, PERIOD).unwrap();
+    let load = Load::start(Some(&inner), &[Work::Spin.on(0)]).unwrap();
+    until("fifteen throttled periods", LIMIT, || Ok(pod.cpu_stat()?.throttled_periods >= 15)).unwrap();
+    let kernel = load.park().unwrap();
+    counting.of(inner.id()).must_be(kernel);
+    must_be_throttled_time(&counting, &inner, &pod);
+}
+
+/// The programs come while a thread is held up. Catches a throttle whose beginning was not seen and that is
+/// therefore taken for none.
+fn attached_while_throttled() {
+    let cgroup = Cgroup::new("early").unwrap();
+    cgroup.limit_cpu(Duration::from_millis(20), Duration::from_secs(1)).unwrap();
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
+    // A throttle is over after a second at most, and a busy host may be slower than that to attach: then once more.
+    for _ in 0..8 {
+        // Loading takes longer than a throttle, attaching does not: the hooks of throttling come with the former.
+        let mut counting = Counting::loaded(Key::Cpu, 1024);
+        crate::hold::queued(load.pid(), Duration::from_millis(100));
+        let before = Schedstat::of(load.pid()).unwrap();
+        counting.begin();
+        if Schedstat::of(load.pid()).unwrap() != before {
+            println!("     attaching took longer than a throttle");
+            continue;
+        }
+        until("the end of that", LIMIT, || Ok(Schedstat::of(load.pid())?.switch_ins > before.switch_ins))
+            .unwrap();
+        let counted = counting.of(cgroup.id());
+        assert!(
+            counted.total_ns() > 100_000_000 && counted.share(Cause::Quota) > 0.9,
+            "{:?}",
+            counted.wait_ns
+        );
+        return;
+    }
+    panic!("attaching always took longer than a throttle");
+}
+
+/// Somebody else has taken all the places at a function of ours. Catches throttled waits that then go under some
+/// other cause, half of the hooks, and a sampler that does not say why.
+fn hooks_that_cannot_be_attached() {
+    use sampler::read::{Reader, Start};
+    use sampler_common::snapshot::Cause;
+    use sampler_common::window::Windows;
+
+    let _others = fentry::occupy("tg_throttle_down");
+    let mut reader = Reader::start(Start::default()).unwrap();
+    let ThrottleHooks::Unavailable(error) = &reader.programs().throttle_hooks else {
+        panic!("all places at tg_throttle_down are taken, and ours was attached all the same")
+    };
+    let text = format!("{error}");
+    println!("     {text}");
+    assert!(text.contains("tg_throttle_down"), "it says which: {text}");
+
+    let [limited, free] = ["limited", "free"].map(|name| Cgroup::new(name).unwrap());
+    limited.limit_cpu(PERIOD * 3 / 10, PERIOD).unwrap();
+    let load = Load::start(Some(&limited), &[Work::Spin.on(0)]).unwrap();
+    let other = Load::start(Some(&free), &[Work::Spin.on(1), Work::Spin.on(1)]).unwrap();
+    until("a throttled period", LIMIT, || Ok(limited.cpu_stat()?.throttled_periods >= 2)).unwrap();
+    let earlier = reader.snapshot();
+    until("ten throttled periods", LIMIT, || Ok(limited.cpu_stat()?.throttled_periods >= 12)).unwrap();
+    let windows = Windows::between(&earlier, &reader.snapshot()).unwrap();
+    assert!(!windows.throttle_hooks);
+    let causes = windows.cgroups[&limited.id()].causes;
+    assert!(causes.total() > 300_000_000, "it had to wait: {causes:?}");
+    assert_eq!(
+        causes.of(Cause::Unknown),
+        causes.total(),
+        "a throttled window is unknown and nothing else: {causes:?}"
+    );
+    let causes = windows.cgroups[&free.id()].causes;
+    assert!(causes.share(Cause::Own).unwrap_or(0.0) > 0.5, "one that is not throttled is told: {causes:?}");
+    drop((load, other));
+}

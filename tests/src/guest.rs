@@ -1,0 +1,189 @@
+//! How our programs run: as init of a virtual machine that has nothing else, or as any other program.
+//!
+//! As init ([`run`]) a program mounts what the others expect, does its work in a child, so that a crash is
+//! told and not a kernel panic, and powers the machine off. The host follows the console: lines that begin
+//! with `loadline-guest: ` are for it, everything else is output.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::{ForkResult, fork};
+
+/// Whether this process descends from our own init.
+static GUEST: AtomicBool = AtomicBool::new(false);
+
+/// What a program finds mounted: type, place, and whether the machine is of no use without.
+const MOUNTS: [(&str, &str, bool); 7] = [
+    ("proc", "/proc", true),
+    ("sysfs", "/sys", true),
+    ("devtmpfs", "/dev", true),
+    ("cgroup2", "/sys/fs/cgroup", true),
+    ("tracefs", "/sys/kernel/tracing", false),
+    ("bpf", "/sys/fs/bpf", false),
+    ("tmpfs", "/tmp", true),
+];
+
+/// Runs `main` with the program's arguments (without its name) and exits with its result; as init of a
+/// virtual machine, with all that has to be done around it.
+pub fn run(main: impl FnOnce(Vec<String>) -> i32) -> ! {
+    let arguments = std::env::args().skip(1).collect();
+    if std::process::id() != 1 {
+        std::process::exit(main(arguments));
+    }
+    GUEST.store(true, Ordering::Relaxed);
+    controlling_terminal();
+    let code = match prepare() {
+        Ok(()) => {
+            say("up");
+            in_child(|| main(arguments))
+        }
+        Err(error) => {
+            say("up");
+            eprintln!("the machine cannot be set up: {error}");
+            125
+        }
+    };
+    say(&format!("exit {code}"));
+    power_off()
+}
+
+/// Hands a text file to whoever started us: through the console in a guest, where only the last part of
+/// `path` counts, and else as the file `path`.
+pub fn hand_over(path: &str, text: &str) -> io::Result<()> {
+    if !GUEST.load(Ordering::Relaxed) {
+        return fs::write(path, text);
+    }
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let mut console = io::stdout().lock();
+    write!(console, "\nloadline-guest: file {name} BEGIN\n{text}{end}loadline-guest: file {name} END\n")?;
+    console.flush()
+}
+
+/// Hands a file of any content to whoever started us: in a guest through the console, as hex digits. Elsewhere it is
+/// where it should be.
+pub fn hand_over_file(path: &Path) -> io::Result<()> {
+    const BYTES_A_LINE: usize = 60;
+    if !GUEST.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = String::new();
+    for bytes in fs::read(path)?.chunks(BYTES_A_LINE) {
+        text.extend(bytes.iter().map(|byte| format!("{byte:02x}")));
+        text.push('\n');
+    }
+    hand_over(&name, &text)
+}
+
+fn say(what: &str) {
+    let mut console = io::stdout().lock();
+    // With nobody to listen there is nobody to tell that nobody listens.
+    let _ = writeln!(console, "loadline-guest: {what}").and_then(|()| console.flush());
+}
+
+fn prepare() -> io::Result<()> {
+    movable_root()?;
+    for (kind, place, needed) in MOUNTS {
+        // Those inside other mounts (tracing, bpf) are made by the kernel, and only if it knows them.
+        let _ = fs::create_dir_all(place);
+        let mounted = mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>);
+        if let Err(error) = mounted
+            && needed
+            // The kernel may have mounted it before us.
+            && error != nix::Error::EBUSY
+        {
+            return Err(io::Error::other(format!("{place} ({kind}): {error}")));
+        }
+    }
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
+    for controller in controllers.split_whitespace() {
+        fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"))?;
+    }
+    // SAFETY: there is one thread, and no other reads the environment meanwhile.
+    unsafe {
+        std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        std::env::set_var("HOME", "/");
+    }
+    Ok(())
+}
+
+/// The first root is what the kernel unpacked, and a container runtime cannot put another in its place
+/// (pivot_root(2)): so the same files are mounted once more, over themselves.
+fn movable_root() -> io::Result<()> {
+    const AGAIN: &str = "/again";
+    fs::create_dir_all(AGAIN)?;
+    mount(Some("/"), AGAIN, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    std::env::set_current_dir(AGAIN)?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+    std::os::unix::fs::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// Runs `main` in a child and returns its exit code as a shell would say it. Meanwhile it takes over orphans,
+/// as init has to.
+fn in_child(main: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: there is one thread, so the child may do everything.
+    let child = match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => child,
+        Ok(ForkResult::Child) => {
+            to_the_foreground();
+            std::process::exit(main())
+        }
+        Err(error) => {
+            eprintln!("cannot fork: {error}");
+            return 125;
+        }
+    };
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => return code,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                eprintln!("killed by {signal}");
+                return 128 + signal as i32;
+            }
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => {
+                eprintln!("cannot wait for our own child {child}: {error}");
+                return 125;
+            }
+        }
+    }
+}
+
+/// Makes the console the terminal of a session of our own, so that Ctrl-C reaches the program. Init leads the session:
+/// when a leader ends, what the terminal has not sent yet is thrown away. Where it cannot be, nothing else is lost.
+fn controlling_terminal() {
+    let _ = nix::unistd::setsid();
+    // SAFETY: an ioctl on an open file descriptor with an integer argument.
+    unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+}
+
+/// Makes the calling process the one that Ctrl-C reaches.
+fn to_the_foreground() {
+    // SAFETY: takes numbers only. A process in the background is stopped by the last call unless it ignores that.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+        libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp());
+        libc::signal(libc::SIGTTOU, libc::SIG_DFL);
+    }
+}
+
+fn power_off() -> ! {
+    // What is still on its way to the serial line would be lost.
+    // SAFETY: takes a file descriptor only.
+    unsafe { libc::tcdrain(libc::STDOUT_FILENO) };
+    nix::unistd::sync();
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    eprintln!("cannot power off: {error}");
+    loop {
+        nix::unistd::pause();
+    }
+}
