@@ -1,0 +1,93 @@
+//! `loadline simulate`: traces through the sizing code, beside what another method makes of them.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::decide::target::Prices;
+use crate::simulate::Sizer;
+use crate::simulate::baseline::{Static, Vpa, Window};
+use crate::simulate::ours::Ours;
+use crate::simulate::plot::{Panel, plot};
+use crate::simulate::report::{Report, Series};
+use crate::simulate::score::{Run, replay};
+use crate::simulate::trace::Trace;
+
+/// What to replay, and where to write the outcome.
+#[derive(Args)]
+pub struct Arguments {
+    /// Traces: CSV files with lines `ts,value` (seconds since the epoch, cores), one container each.
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    trace: Vec<PathBuf>,
+    /// Another method to set beside ours.
+    #[arg(long, value_enum)]
+    baseline: Option<Baseline>,
+    /// Write the figures as JSON, shares as fractions.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw use and allocations as an SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+/// The methods that others use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Baseline {
+    /// The Vertical Pod Autoscaler's recommender and its updater's gate.
+    Vpa,
+    /// The 90th percentile of the last 24 hours × 1.2, looked at every hour.
+    Window,
+    /// The request that it began with.
+    Static,
+}
+
+impl Baseline {
+    fn sizer(self) -> Box<dyn Sizer> {
+        match self {
+            Self::Vpa => Box::new(Vpa::new()),
+            Self::Window => Box::new(Window::default()),
+            Self::Static => Box::new(Static),
+        }
+    }
+}
+
+/// Replays every trace, prints the figures and writes what was asked for.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut series = Vec::with_capacity(arguments.trace.len());
+    let mut panels = Vec::new();
+    for (index, path) in arguments.trace.iter().enumerate() {
+        progress(&format!("{} of {}: {}", index + 1, arguments.trace.len(), path.display()));
+        let trace = Trace::read(path)?;
+        let ours = replay(&trace, &mut Ours::new(Prices::default()));
+        let baseline = arguments.baseline.map(|baseline| replay(&trace, &mut *baseline.sizer()));
+        series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
+        if arguments.plot.is_some() {
+            let lines =
+                [Some(&ours), baseline.as_ref()].map(|run| run.map(|run: &Run| run.allocated.as_slice()));
+            panels.push(Panel::new(&trace, lines));
+        }
+    }
+    progress("");
+    let report = Report::new(series);
+    print!("{report}");
+    if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.plot {
+        fs::write(path, plot(&panels)?).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Shows what is being done where somebody watches; an empty text clears it.
+fn progress(doing: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        // Whoever watches loses nothing when a line cannot be shown.
+        let _ = write!(stderr, "\r\x1b[2K{doing}").and_then(|()| stderr.flush());
+    }
+}

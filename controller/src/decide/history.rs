@@ -1,0 +1,148 @@
+//! What is remembered of a container's CPU: enough to forecast it, in a bounded number of bytes.
+//!
+//! ```text
+//! sample (cores, when) ─▶ usage:   how much, as a decaying histogram        → P50 … P99
+//!                      ─▶ recent:  maximum and mean of each of the last 40 slots of 5 minutes
+//!                      ─▶ day:     the same by the time of day, over the last days
+//!                      ─▶ errors:  how wrong each forecast was, each time a slot ends
+//! ```
+//!
+//! Everything is counted in whole numbers, so that a checkpoint restores exactly what was stored.
+//!
+//! # Invariants
+//!
+//! * A container takes [`BYTES`] and no more, however long it lives and however often it is sampled.
+//! * Samples that are late or come twice change nothing that has been counted. A gap is a gap: nothing is invented for
+//!   it, and nothing that came before it is forgotten sooner than by its age.
+//! * A forecast is judged by what happened after it was made, never by what it was made from.
+
+pub mod day;
+pub mod decaying;
+pub mod errors;
+pub mod level;
+pub mod recent;
+pub mod usage;
+
+use serde::{Deserialize, Serialize};
+
+use self::day::DayProfile;
+use self::errors::ForecastErrors;
+use self::recent::{Recent, Slot};
+use self::usage::{MeanUsage, Usage};
+use super::units::Timestamp;
+
+/// Memory that one container's history takes. It holds nothing on the heap.
+pub const BYTES: usize = size_of::<History>();
+
+/// What is remembered of one container, or of a workload's containers of one name ([`History::merge`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    since: Timestamp,
+    latest: Option<Timestamp>,
+    usage: Usage,
+    mean: MeanUsage,
+    recent: Recent,
+    day: DayProfile,
+    errors: ForecastErrors,
+}
+
+/// What a sample was good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// It was counted.
+    Counted,
+    /// It was counted and ended a slot: forecasts were judged, and a new one can be made.
+    EndedSlot,
+    /// It is not later than the one before, or no number of cores that a machine has: it was left out.
+    Ignored,
+}
+
+impl History {
+    /// Nothing remembered yet.
+    pub fn new(since: Timestamp) -> Self {
+        Self {
+            since,
+            latest: None,
+            usage: Usage::default(),
+            mean: MeanUsage::default(),
+            recent: Recent::default(),
+            day: DayProfile::default(),
+            errors: ForecastErrors::default(),
+        }
+    }
+
+    /// Counts a sample: CPU used, in cores, until `at`.
+    pub fn observe(&mut self, at: Timestamp, cores: f64) -> Observed {
+        let late = self.latest.is_some_and(|latest| at <= latest);
+        if late || !(0.0..=level::LARGEST_CORES).contains(&cores) {
+            return Observed::Ignored;
+        }
+        let seconds = self.latest.map_or(Slot::SECONDS, |latest| at.seconds_since(latest));
+        self.latest = Some(at);
+        self.usage.add(at, cores, seconds);
+        self.mean.add(cores, seconds);
+        let ended = self.recent.end_slots_before(at);
+        // After a long gap, once around and one more, so that no old slot is taken for a new one.
+        for _ in 0..ended.min(Recent::SLOTS as u64 + 1) {
+            // One slot at a time: what a slot ends must be judged before the next one is there.
+            self.recent.advance();
+            self.errors.judge(&self.recent, &self.day);
+            if let Some((start, slot)) = self.recent.leaving() {
+                self.day.add(start, slot);
+            }
+        }
+        self.recent.skip_to(at);
+        self.recent.add(cores);
+        if ended > 0 { Observed::EndedSlot } else { Observed::Counted }
+    }
+
+    /// CPU in cores that the container used no more than in this share of the time; `None` without samples.
+    pub fn percentile(&self, q: f64) -> Option<f64> {
+        self.usage.percentile(q)
+    }
+
+    /// Mean use in cores over the last days; `None` without samples.
+    pub fn mean(&self) -> Option<f64> {
+        self.mean.cores()
+    }
+
+    /// The last hours, slot by slot.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Use by the time of day.
+    pub fn day(&self) -> &DayProfile {
+        &self.day
+    }
+
+    /// How wrong the forecasts were.
+    pub fn errors(&self) -> &ForecastErrors {
+        &self.errors
+    }
+
+    /// When the last sample was taken.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.latest
+    }
+
+    /// For how long there have been samples, in seconds.
+    pub fn age_seconds(&self) -> u64 {
+        self.latest.map_or(0, |latest| latest.seconds_since(self.since))
+    }
+
+    /// Adds what is remembered of another replica. Counts add up; the last hours and the day take the larger of
+    /// each slot, since one size must do for both.
+    pub fn merge(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
+        self.latest = self.latest.max(other.latest);
+        self.usage.merge(&other.usage);
+        self.mean.merge(&other.mean);
+        self.recent.merge(&other.recent);
+        self.day.merge(&other.day);
+        self.errors.merge(&other.errors);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! Decisions, as functions of data: no client, clock, randomness, environment or async in here.
+//!
+//! Same input, byte-equal output. What acts in the cluster, what replays a recording and what the tests
+//! judge is this same code.
+
+pub mod allocate;
+pub mod history;
+pub mod quantity;
+pub mod target;
+pub mod units;
+pub mod weight;

@@ -1,0 +1,22 @@
+//! The controller: from what containers waited for to what they get.
+//!
+//! ```text
+//! kernel events → histogram → window → demand → allocation → resize → outcome
+//!  sampler-ebpf      sampler-common + sampler   ^^^^^^^^^^
+//!                                               this crate: decide
+//! ```
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`decide`] | pure: units, history, targets, the node market |
+//! | [`cli`] | the commands of `loadline` |
+//! | [`simulate`] | replays traces through `decide` and through what others do |
+//!
+//! # Invariants
+//!
+//! * [`decide`] is a function of its arguments. It knows no client, clock, randomness, environment or async.
+//! * The controller never knows BPF and never depends on the sampler.
+
+pub mod cli;
+pub mod decide;
+pub mod simulate;
