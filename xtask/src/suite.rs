@@ -1,0 +1,215 @@
+//! A suite of tests that runs as a program of its own, in a virtual machine or here: what it says, and what it came to.
+//!
+//! Every such program says a line for each test, `test NAME ... ok` or `test NAME ... FAILED: WHY` with further lines
+//! below it, and ends with `N passed, M failed`.
+
+use std::{
+    fmt,
+    io::Read as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{Running, Stop};
+
+/// Lines of a failure that are said again at the end.
+const LINES_OF_A_FAILURE: usize = 4;
+
+/// Listens to a suite, and says each of its lines with its name before it.
+pub struct Listener {
+    name: String,
+    line: Vec<u8>,
+    summary: Option<Summary>,
+    failures: Vec<Vec<String>>,
+    in_failure: bool,
+}
+
+impl Listener {
+    /// Listens to the suite of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), line: Vec::new(), summary: None, failures: Vec::new(), in_failure: false }
+    }
+
+    /// Takes what the suite has said next.
+    pub fn hear(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let text = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                self.say(&text);
+                self.note(text);
+            } else {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    /// Says a line of our own in the suite's name.
+    pub fn say(&self, text: &str) {
+        println!("{:>10} | {text}", self.name);
+    }
+
+    fn note(&mut self, text: String) {
+        self.summary = Summary::parse(&text).or(self.summary.take());
+        if text.starts_with("test ") {
+            self.in_failure = text.contains(" ... FAILED");
+            if self.in_failure {
+                self.failures.push(Vec::new());
+            }
+        } else if !text.starts_with(' ') {
+            self.in_failure = false;
+        }
+        if let Some(failure) = self.failures.last_mut()
+            && self.in_failure
+            && failure.len() < LINES_OF_A_FAILURE
+        {
+            failure.push(text);
+        }
+    }
+
+    /// What it came to, once it has ended with that exit code.
+    pub fn end(mut self, code: i32) -> Outcome {
+        if !self.line.is_empty() {
+            self.hear(b"\n");
+        }
+        let Self { name, summary, failures, .. } = self;
+        let trouble = match summary {
+            None => Some(format!("the tests ended without a summary (exit code {code})")),
+            Some(summary) if summary.failed == 0 && code != 0 => {
+                Some(format!("all passed, but the exit code is {code}"))
+            }
+            Some(_) => None,
+        };
+        Outcome { name, summary: summary.unwrap_or_default(), failures, trouble }
+    }
+}
+
+/// Runs the program of a suite on this host.
+pub fn run_here(name: &str, command: &mut Command) -> Result<Outcome> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut listener = Listener::new(name);
+    let mut running = Running::start(command, Stop::KillGroup)?;
+    let mut said = running.child().stdout.take().context("a program without an output")?;
+    let mut bytes = [0; 4096];
+    loop {
+        match said.read(&mut bytes).context("reading what the tests say")? {
+            0 => break,
+            length => listener.hear(&bytes[..length]),
+        }
+    }
+    let status = running.wait()?;
+    Ok(listener.end(status.code().unwrap_or(1)))
+}
+
+/// What a suite came to.
+pub struct Outcome {
+    name: String,
+    summary: Summary,
+    /// The first lines of each failure.
+    failures: Vec<Vec<String>>,
+    /// What went wrong beside the tests.
+    trouble: Option<String>,
+}
+
+impl Outcome {
+    /// That of a suite that could not be run.
+    pub fn broken(name: impl Into<String>, error: &anyhow::Error) -> Self {
+        let trouble = Some(format!("{error:#}"));
+        Self { name: name.into(), summary: Summary::default(), failures: Vec::new(), trouble }
+    }
+}
+
+/// Says every failure once more and a line for each suite, which whoever counts can read. Returns whether all is
+/// well: `filtered` says that a suite may have been left without a test.
+pub fn conclude(outcomes: &[Outcome], filtered: bool) -> bool {
+    for outcome in outcomes {
+        for line in outcome.failures.iter().flatten() {
+            println!("{}: {line}", outcome.name);
+        }
+    }
+    let mut good = true;
+    for Outcome { name, summary, trouble, .. } in outcomes {
+        let nothing =
+            (summary.passed + summary.failed == 0 && !filtered).then(|| "no test was run".to_owned());
+        // As one failure, so that who counts the lines sees it.
+        let summary = match trouble.clone().or(nothing) {
+            Some(trouble) => {
+                println!("{name}: error: {trouble}");
+                Summary { failed: summary.failed.max(1), ..*summary }
+            }
+            None => *summary,
+        };
+        good &= summary.failed == 0;
+        println!("{name}: {summary}");
+    }
+    good
+}
+
+/// The counts of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Summary {
+    passed: u32,
+    failed: u32,
+}
+
+impl Summary {
+    /// Reads `36 passed, 0 failed`, alone on a line.
+    fn parse(line: &str) -> Option<Self> {
+        let (passed, failed) = line.trim().split_once(" passed, ")?;
+        Some(Self { passed: passed.parse().ok()?, failed: failed.strip_suffix(" failed")?.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(said: &str, code: i32) -> Outcome {
+        let mut listener = Listener::new("suite");
+        listener.hear(said.as_bytes());
+        listener.end(code)
+    }
+
+    #[test]
+    fn summaries_are_read_and_written_alike() {
+        let line = "36 passed, 1 failed";
+        assert_eq!(Summary::parse(line).unwrap().to_string(), line);
+    }
+
+    #[test]
+    fn other_lines_are_not_summaries() {
+        for line in ["", "36 passed", "test result: ok. 3 passed; 0 failed", "x 3 passed, 0 failed"] {
+            assert_eq!(Summary::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_kept_with_its_first_lines_and_nothing_of_the_next_test() {
+        let said = "     a figure\ntest a ... FAILED (1 s): here:\n     left: 1\n     right: 2\n     3\n     4\n\
+                    test b ... ok (1 s)\n     a figure\ntest c ... FAILED (1 s): there\n1 passed, 2 failed\n";
+        let outcome = outcome(said, 1);
+        let first = ["test a ... FAILED (1 s): here:", "     left: 1", "     right: 2", "     3"];
+        assert_eq!(outcome.failures, [first.to_vec(), vec!["test c ... FAILED (1 s): there"]]);
+        assert_eq!(outcome.summary, Summary { passed: 1, failed: 2 });
+        assert!(!conclude(&[outcome], false));
+    }
+
+    #[test]
+    fn a_suite_that_broke_off_or_ran_nothing_is_a_failure() {
+        assert!(conclude(&[outcome("test a ... ok (1 s)\n1 passed, 0 failed\n", 0)], false));
+        assert!(!conclude(&[outcome("test a ... ok (1 s)\n", 0)], false), "no summary");
+        assert!(!conclude(&[outcome("1 passed, 0 failed\n", 3)], false), "a code of its own");
+        assert!(!conclude(&[outcome("0 passed, 0 failed\n", 0)], false), "no test");
+        assert!(
+            conclude(&[outcome("0 passed, 0 failed\n", 0)], true),
+            "no test that the filter lets through"
+        );
+        assert!(!conclude(&[Outcome::broken("suite", &anyhow::anyhow!("no machine"))], true));
+    }
+}

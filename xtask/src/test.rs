@@ -1,0 +1,182 @@
+//! `test`: unit and property tests on the host, then in virtual machines the kernel tests on every kernel, and the tests
+//! with a real container runtime on one.
+
+use std::{
+    collections::VecDeque,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    apiserver,
+    cache::Cache,
+    ebpf, fuzz,
+    initramfs::Initramfs,
+    kernel::Series,
+    machine::{Job, Lab},
+    programs, prometheus, runtime, step,
+    suite::{self, Listener, Outcome},
+    workspace::Workspace,
+};
+
+/// The program that is init of the guests and runs the kernel tests.
+const KERNEL_PROGRAM: &str = "kernel";
+/// The program that is init of the guest with a container runtime; its suite is named so too.
+const RUNTIME_PROGRAM: &str = "runtime";
+/// The kernel under the container runtime: what most nodes run.
+const RUNTIME_KERNEL: Series = Series::V6_12;
+/// All tests in one machine take at most this long: two rounds of it and the builds fit into the hour that CI has.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// What to test.
+pub struct Options {
+    /// Only what needs no virtual machine.
+    pub pure: bool,
+    /// Nothing on the host, and the kernel tests on these kernels only.
+    pub kernels: Vec<Series>,
+    /// Nothing on the host, and the tests with a real container runtime.
+    pub runtime: bool,
+    /// Nothing but the tests with real Prometheus servers, on the host.
+    pub prometheus: bool,
+    /// Nothing else but the tests with a real API server.
+    pub apiserver: bool,
+    /// Nothing but the fuzz targets, for this long together.
+    pub fuzz: Option<Duration>,
+    /// Only tests whose name contains this.
+    pub filter: Option<String>,
+}
+
+/// Runs the tests; the exit code tells whether all went well.
+pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    ebpf::build(cache, workspace, ebpf::PACKAGE)?;
+    let everything = options.kernels.is_empty()
+        && !options.runtime
+        && !options.prometheus
+        && !options.apiserver
+        && options.fuzz.is_none();
+    if everything {
+        let mut command = workspace.cargo();
+        command.arg("test").args(&options.filter);
+        step::run_shown("Unit and property tests", &mut command)?;
+        if options.pure {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let filter = options.filter.as_deref();
+    let mut outcomes = Vec::new();
+    if options.prometheus || everything {
+        let outcome = prometheus::run(cache, workspace, filter);
+        outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(prometheus::PROGRAM, &error)));
+    }
+    if options.apiserver || everything {
+        let outcome = apiserver::run(cache, workspace, filter);
+        outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(apiserver::PROGRAM, &error)));
+    }
+    if let Some(time) = options.fuzz.or(everything.then_some(fuzz::USUAL)) {
+        let outcome = fuzz::run(cache, workspace, time, filter);
+        outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(fuzz::NAME, &error)));
+    }
+    let kernels = if everything { &Series::ALL[..] } else { &options.kernels };
+    if options.runtime || everything || !kernels.is_empty() {
+        outcomes.extend(in_machines(cache, workspace, kernels, options.runtime || everything, filter)?);
+    }
+    let good = suite::conclude(&outcomes, filter.is_some());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A suite that runs in a machine of its own.
+struct Suite {
+    name: String,
+    job: Job,
+}
+
+fn in_machines(
+    cache: &Cache,
+    workspace: &Workspace,
+    kernels: &[Series],
+    with_runtime: bool,
+    filter: Option<&str>,
+) -> Result<Vec<Outcome>> {
+    let lab = Lab::open(cache, workspace)?;
+    // All that may have to be fetched or built is, before several machines run and speak at once.
+    let mut suites = VecDeque::new();
+    for &series in kernels {
+        suites.push_back(of_kernel(cache, workspace, series, filter)?);
+    }
+    if with_runtime {
+        suites.push_back(of_runtime(cache, workspace, filter)?);
+    }
+    for suite in &suites {
+        lab.prepare(suite.job.series)?;
+    }
+    // Each emulated machine is one busy thread, so as many as there are processors.
+    let workers = lab.at_once().min(suites.len());
+    let names: Vec<_> = suites.iter().map(|suite| suite.name.as_str()).collect();
+    eprintln!("Tests in virtual machines: {} ({workers} at a time) …", names.join(", "));
+    let queue = Mutex::new(suites.into_iter().enumerate().collect::<VecDeque<_>>());
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    // On a line of its own: a lock taken in a loop's condition is held through its body.
+                    let next = lock(&queue).pop_front();
+                    let Some((index, suite)) = next else { return };
+                    let outcome =
+                        run_suite(&lab, &suite).unwrap_or_else(|error| Outcome::broken(suite.name, &error));
+                    lock(&results).push((index, outcome));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn of_kernel(cache: &Cache, workspace: &Workspace, series: Series, filter: Option<&str>) -> Result<Suite> {
+    let mut root = root_of(workspace, KERNEL_PROGRAM)?;
+    programs::add_runqlat(cache, &mut root)?;
+    for sampler in programs::build(workspace, &[programs::SAMPLER])? {
+        root.host_program("/usr/bin/sampler", &sampler);
+    }
+    Ok(Suite { name: format!("linux-{series}"), job: job(series, root, filter) })
+}
+
+fn of_runtime(cache: &Cache, workspace: &Workspace, filter: Option<&str>) -> Result<Suite> {
+    let mut root = root_of(workspace, RUNTIME_PROGRAM)?;
+    runtime::add(cache, workspace, &mut root)?;
+    Ok(Suite { name: RUNTIME_PROGRAM.to_owned(), job: job(RUNTIME_KERNEL, root, filter) })
+}
+
+/// A guest of which this program is init.
+fn root_of(workspace: &Workspace, program: &str) -> Result<Initramfs> {
+    let built = programs::build(workspace, &[program])?;
+    let mut root = Initramfs::new();
+    root.host_program("/init", built.first().with_context(|| format!("no program {program}"))?);
+    Ok(root)
+}
+
+fn job(series: Series, root: Initramfs, filter: Option<&str>) -> Job {
+    let arguments = ["test"].into_iter().chain(filter).map(str::to_owned).collect();
+    Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT }
+}
+
+fn run_suite(lab: &Lab<'_>, suite: &Suite) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut listener = Listener::new(&suite.name);
+    let finished = lab.run(&suite.job, &format!("test-{}", suite.name), &mut |bytes| {
+        listener.hear(bytes);
+        Ok(())
+    })?;
+    listener.say(&format!("took {} s", start.elapsed().as_secs()));
+    Ok(listener.end(finished.code))
+}
