@@ -4,8 +4,8 @@
 //! its own.
 //!
 //! ```text
-//! apiserver test [FILTER]    runs the tests whose names contain FILTER
-//! apiserver list             names them
+//! apiserver test [FILTER...]    runs the tests whose names contain a FILTER
+//! apiserver list                names them
 //! ```
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
@@ -22,14 +22,13 @@ fn main() {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let tests = TESTS.iter().copied().flatten();
     let code = match arguments[..] {
-        ["test"] => runner::run_each(tests, "", runner::in_child),
-        ["test", filter] => runner::run_each(tests, filter, runner::in_child),
+        ["test", ref filters @ ..] => runner::run_each(tests, filters, runner::in_child),
         ["list"] => {
             tests.for_each(|test| println!("{}", test.name));
             0
         }
         _ => {
-            eprintln!("usage: apiserver test [FILTER] | apiserver list");
+            eprintln!("usage: apiserver test [FILTER...] | apiserver list");
             2
         }
     };

@@ -5,8 +5,8 @@
 //! (`cargo xtask test`), or as root on a host.
 //!
 //! ```text
-//! kernel test [FILTER]    runs the tests whose names contain FILTER
-//! kernel list             names them
+//! kernel test [FILTER...]    runs the tests whose names contain a FILTER
+//! kernel list                names them
 //! ```
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
@@ -51,14 +51,13 @@ fn main() {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let tests = TESTS.iter().copied().flatten();
         match arguments[..] {
-            ["test"] => runner::run(tests, ""),
-            ["test", filter] => runner::run(tests, filter),
+            ["test", ref filters @ ..] => runner::run(tests, filters),
             ["list"] => {
                 tests.for_each(|test| println!("{}", test.name));
                 0
             }
             _ => {
-                eprintln!("usage: kernel test [FILTER] | kernel list");
+                eprintln!("usage: kernel test [FILTER...] | kernel list");
                 2
             }
         }

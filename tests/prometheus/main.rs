@@ -2,7 +2,7 @@
 //! recording that is made here, so that every number is known beforehand.
 //!
 //! ```text
-//! prometheus test [FILTER]
+//! prometheus test [FILTER...]
 //! ```
 //!
 //! needs the programs named by `LOADLINE_SAMPLER`, `LOADLINE_PROMETHEUS` (any 2.40 or later: classic histograms) and
@@ -35,10 +35,9 @@ fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let code = match arguments[..] {
-        ["test"] => runner::run_each(TESTS.iter(), "", runner::in_child),
-        ["test", filter] => runner::run_each(TESTS.iter(), filter, runner::in_child),
+        ["test", ref filters @ ..] => runner::run_each(TESTS.iter(), filters, runner::in_child),
         _ => {
-            eprintln!("usage: prometheus test [FILTER]");
+            eprintln!("usage: prometheus test [FILTER...]");
             2
         }
     };

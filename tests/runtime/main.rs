@@ -2,7 +2,7 @@
 //! the sampler says of them is held against what containerd and the kernel say.
 //!
 //! ```text
-//! runtime test [FILTER]    runs the tests whose names contain FILTER
+//! runtime test [FILTER...]    runs the tests whose names contain a FILTER
 //! ```
 //!
 //! Runs as init of a virtual machine (`cargo xtask test`), which has the runtime and an image.
@@ -45,13 +45,9 @@ fn clear() {
 fn main() {
     guest::run(|arguments| {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let filter = match arguments[..] {
-            ["test"] => "",
-            ["test", filter] => filter,
-            _ => {
-                eprintln!("usage: runtime test [FILTER]");
-                return 2;
-            }
+        let ["test", ref filters @ ..] = arguments[..] else {
+            eprintln!("usage: runtime test [FILTER...]");
+            return 2;
         };
         // The tests remove all that is in containerd's own namespace.
         if Path::new(SOCKET).exists() {
@@ -61,7 +57,7 @@ fn main() {
         match Containerd::start(NAMESPACE, Path::new(IMAGE)) {
             Ok(containerd) => {
                 CONTAINERD.get_or_init(|| containerd);
-                runner::run(TESTS.iter().copied().flatten(), filter)
+                runner::run(TESTS.iter().copied().flatten(), filters)
             }
             Err(error) => {
                 eprintln!("no containerd: {error}");

@@ -46,10 +46,10 @@ pub const fn without_program(path: &'static str) -> &'static str {
     path.split_at(at + "::".len()).1
 }
 
-/// Runs those whose name contains `filter`, and returns the exit code. Cgroups that a test leaves behind right below
-/// the root are removed: for a machine that is ours alone.
-pub fn run<'a>(tests: impl Iterator<Item = &'a Test>, filter: &str) -> i32 {
-    run_each(tests, filter, |test| {
+/// Runs those whose name contains one of `filters`, or all where there is none, and returns the exit code. Cgroups that
+/// a test leaves behind right below the root are removed: for a machine that is ours alone.
+pub fn run<'a>(tests: impl Iterator<Item = &'a Test>, filters: &[&str]) -> i32 {
+    run_each(tests, filters, |test| {
         let before = cgroups();
         let result = in_child(test);
         sweep(&before);
@@ -57,14 +57,15 @@ pub fn run<'a>(tests: impl Iterator<Item = &'a Test>, filter: &str) -> i32 {
     })
 }
 
-/// Runs those whose name contains `filter`, each by `one`, and returns the exit code.
+/// As [`run`], each by `one`.
 pub fn run_each<'a>(
     tests: impl Iterator<Item = &'a Test>,
-    filter: &str,
+    filters: &[&str],
     one: impl Fn(&Test) -> Result<(), String>,
 ) -> i32 {
     let (mut passed, mut failed) = (0, 0);
-    for test in tests.filter(|test| test.name.contains(filter)) {
+    let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter));
+    for test in tests.filter(chosen) {
         let begun = Instant::now();
         let result = one(test);
         let seconds = begun.elapsed().as_secs_f64();

@@ -2,6 +2,10 @@
 //!
 //! Every such program says a line for each test, `test NAME ... ok` or `test NAME ... FAILED: WHY` with further lines
 //! below it, and ends with `N passed, M failed`.
+//!
+//! What a test measures in an emulated machine also depends on what else the host does. So a few tests that failed beside
+//! other machines may run once more with nothing beside them ([`Outcome::settle`]). One that fails again has failed;
+//! one that passes is called unsteady, loudly and with its first failure, and counts as passed.
 
 use std::{
     fmt,
@@ -15,14 +19,32 @@ use crate::process::{Running, Stop};
 
 /// Lines of a failure that are said again at the end.
 const LINES_OF_A_FAILURE: usize = 4;
+/// When more tests than these fail, the host is not to blame.
+const FEW: usize = 3;
 
 /// Listens to a suite, and says each of its lines with its name before it.
 pub struct Listener {
     name: String,
     line: Vec<u8>,
     summary: Option<Summary>,
-    failures: Vec<Vec<String>>,
+    failures: Vec<Failure>,
     in_failure: bool,
+}
+
+/// A test that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    test: String,
+    /// The first lines of what was said of it.
+    lines: Vec<String>,
+}
+
+impl Failure {
+    /// Begins with the line of the test, if it is one of a failure.
+    fn begin(line: &str) -> Option<Self> {
+        let (test, _) = line.strip_prefix("test ")?.split_once(" ... FAILED")?;
+        Some(Self { test: test.to_owned(), lines: Vec::new() })
+    }
 }
 
 impl Listener {
@@ -52,18 +74,17 @@ impl Listener {
     fn note(&mut self, text: String) {
         self.summary = Summary::parse(&text).or(self.summary.take());
         if text.starts_with("test ") {
-            self.in_failure = text.contains(" ... FAILED");
-            if self.in_failure {
-                self.failures.push(Vec::new());
-            }
+            let failure = Failure::begin(&text);
+            self.in_failure = failure.is_some();
+            self.failures.extend(failure);
         } else if !text.starts_with(' ') {
             self.in_failure = false;
         }
-        if let Some(failure) = self.failures.last_mut()
+        if let Some(Failure { lines, .. }) = self.failures.last_mut()
             && self.in_failure
-            && failure.len() < LINES_OF_A_FAILURE
+            && lines.len() < LINES_OF_A_FAILURE
         {
-            failure.push(text);
+            lines.push(text);
         }
     }
 
@@ -80,7 +101,7 @@ impl Listener {
             }
             Some(_) => None,
         };
-        Outcome { name, summary: summary.unwrap_or_default(), failures, trouble }
+        Outcome { name, summary: summary.unwrap_or_default(), failures, unsteady: Vec::new(), trouble }
     }
 }
 
@@ -105,8 +126,9 @@ pub fn run_here(name: &str, command: &mut Command) -> Result<Outcome> {
 pub struct Outcome {
     name: String,
     summary: Summary,
-    /// The first lines of each failure.
-    failures: Vec<Vec<String>>,
+    failures: Vec<Failure>,
+    /// Those that passed when they were run again.
+    unsteady: Vec<Failure>,
     /// What went wrong beside the tests.
     trouble: Option<String>,
 }
@@ -115,7 +137,31 @@ impl Outcome {
     /// That of a suite that could not be run.
     pub fn broken(name: impl Into<String>, error: &anyhow::Error) -> Self {
         let trouble = Some(format!("{error:#}"));
-        Self { name: name.into(), summary: Summary::default(), failures: Vec::new(), trouble }
+        Self {
+            name: name.into(),
+            summary: Summary::default(),
+            failures: Vec::new(),
+            unsteady: Vec::new(),
+            trouble,
+        }
+    }
+
+    /// The tests that are worth another run: those that failed, where they are few and nothing else went wrong.
+    pub fn worth_another_run(&self) -> Vec<String> {
+        if self.trouble.is_some() || self.failures.len() > FEW {
+            return Vec::new();
+        }
+        self.failures.iter().map(|failure| failure.test.clone()).collect()
+    }
+
+    /// Takes in how another run of the tests that failed ended: where it was without a failure, they are unsteady.
+    pub fn settle(&mut self, again: &Self) {
+        let all_passed = again.trouble.is_none() && again.summary.failed == 0;
+        if all_passed && again.summary.passed >= self.summary.failed {
+            self.summary.passed += self.summary.failed;
+            self.summary.failed = 0;
+            self.unsteady.append(&mut self.failures);
+        }
     }
 }
 
@@ -123,8 +169,12 @@ impl Outcome {
 /// well: `filtered` says that a suite may have been left without a test.
 pub fn conclude(outcomes: &[Outcome], filtered: bool) -> bool {
     for outcome in outcomes {
-        for line in outcome.failures.iter().flatten() {
-            println!("{}: {line}", outcome.name);
+        for failure in &outcome.failures {
+            failure.lines.iter().for_each(|line| println!("{}: {line}", outcome.name));
+        }
+        for failure in &outcome.unsteady {
+            println!("{}: unsteady: passed when run again with nothing beside it; at first:", outcome.name);
+            failure.lines.iter().for_each(|line| println!("{}:   {line}", outcome.name));
         }
     }
     let mut good = true;
@@ -195,9 +245,39 @@ mod tests {
                     test b ... ok (1 s)\n     a figure\ntest c ... FAILED (1 s): there\n1 passed, 2 failed\n";
         let outcome = outcome(said, 1);
         let first = ["test a ... FAILED (1 s): here:", "     left: 1", "     right: 2", "     3"];
-        assert_eq!(outcome.failures, [first.to_vec(), vec!["test c ... FAILED (1 s): there"]]);
+        let failures: Vec<_> =
+            outcome.failures.iter().map(|failure| (&*failure.test, failure.lines.clone())).collect();
+        let second = vec!["test c ... FAILED (1 s): there".to_owned()];
+        assert_eq!(failures, [("a", first.map(str::to_owned).to_vec()), ("c", second)]);
         assert_eq!(outcome.summary, Summary { passed: 1, failed: 2 });
         assert!(!conclude(&[outcome], false));
+    }
+
+    const ONE_FAILED: &str = "test a ... ok (1 s)\ntest b ... FAILED (1 s): here\n1 passed, 1 failed\n";
+
+    #[test]
+    fn a_failure_that_passes_when_run_again_is_unsteady_and_no_other_is() {
+        for (again, code, good) in [
+            ("test b ... ok (1 s)\n1 passed, 0 failed\n", 0, true),
+            ("test b ... FAILED (1 s): here\n0 passed, 1 failed\n", 1, false),
+            ("0 passed, 0 failed\n", 0, false),
+            ("", 1, false),
+        ] {
+            let mut first = outcome(ONE_FAILED, 1);
+            assert_eq!(first.worth_another_run(), ["b"]);
+            first.settle(&outcome(again, code));
+            assert_eq!(first.unsteady.len(), usize::from(good), "{again}");
+            assert_eq!(first.summary, Summary { passed: 1 + u32::from(good), failed: u32::from(!good) });
+            assert_eq!(conclude(&[first], false), good, "{again}");
+        }
+    }
+
+    #[test]
+    fn many_failures_and_a_broken_suite_are_not_run_again() {
+        let many: String = (0..=FEW).map(|test| format!("test {test} ... FAILED (1 s): here\n")).collect();
+        assert!(outcome(&format!("{many}0 passed, 4 failed\n"), 1).worth_another_run().is_empty());
+        assert!(outcome("test b ... FAILED (1 s): here\n", 1).worth_another_run().is_empty());
+        assert!(outcome("test b ... ok (1 s)\n1 passed, 0 failed\n", 0).worth_another_run().is_empty());
     }
 
     #[test]

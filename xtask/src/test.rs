@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    iter,
     process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
@@ -103,12 +104,12 @@ fn in_machines(
 ) -> Result<Vec<Outcome>> {
     let lab = Lab::open(cache, workspace)?;
     // All that may have to be fetched or built is, before several machines run and speak at once.
-    let mut suites = VecDeque::new();
+    let mut suites = Vec::new();
     for &series in kernels {
-        suites.push_back(of_kernel(cache, workspace, series, filter)?);
+        suites.push(of_kernel(cache, workspace, series, filter)?);
     }
     if with_runtime {
-        suites.push_back(of_runtime(cache, workspace, filter)?);
+        suites.push(of_runtime(cache, workspace, filter)?);
     }
     for suite in &suites {
         lab.prepare(suite.job.series)?;
@@ -117,7 +118,7 @@ fn in_machines(
     let workers = lab.at_once().min(suites.len());
     let names: Vec<_> = suites.iter().map(|suite| suite.name.as_str()).collect();
     eprintln!("Tests in virtual machines: {} ({workers} at a time) …", names.join(", "));
-    let queue = Mutex::new(suites.into_iter().enumerate().collect::<VecDeque<_>>());
+    let queue = Mutex::new(suites.iter().enumerate().collect::<VecDeque<_>>());
     let results = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..workers {
@@ -126,16 +127,26 @@ fn in_machines(
                     // On a line of its own: a lock taken in a loop's condition is held through its body.
                     let next = lock(&queue).pop_front();
                     let Some((index, suite)) = next else { return };
-                    let outcome =
-                        run_suite(&lab, &suite).unwrap_or_else(|error| Outcome::broken(suite.name, &error));
-                    lock(&results).push((index, outcome));
+                    lock(&results).push((index, run_suite(&lab, suite)));
                 }
             });
         }
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
-    Ok(results.into_iter().map(|(_, outcome)| outcome).collect())
+    let settled = results.into_iter().zip(&mut suites);
+    Ok(settled.map(|((_, outcome), suite)| settle(&lab, suite, outcome)).collect())
+}
+
+/// Runs what failed once more, in a fresh machine with nothing beside it.
+fn settle(lab: &Lab<'_>, suite: &mut Suite, mut outcome: Outcome) -> Outcome {
+    let failed = outcome.worth_another_run();
+    if !failed.is_empty() {
+        eprintln!("{}: once more, with nothing beside it: {} …", suite.name, failed.join(", "));
+        suite.job.arguments = arguments(failed);
+        outcome.settle(&run_suite(lab, suite));
+    }
+    outcome
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -166,11 +177,20 @@ fn root_of(workspace: &Workspace, program: &str) -> Result<Initramfs> {
 }
 
 fn job(series: Series, root: Initramfs, filter: Option<&str>) -> Job {
-    let arguments = ["test"].into_iter().chain(filter).map(str::to_owned).collect();
+    let arguments = arguments(filter.map(str::to_owned));
     Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT }
 }
 
-fn run_suite(lab: &Lab<'_>, suite: &Suite) -> Result<Outcome> {
+/// Of a program of tests, to run those whose names contain one of these, or all.
+fn arguments(filters: impl IntoIterator<Item = String>) -> Vec<String> {
+    iter::once("test".to_owned()).chain(filters).collect()
+}
+
+fn run_suite(lab: &Lab<'_>, suite: &Suite) -> Outcome {
+    try_suite(lab, suite).unwrap_or_else(|error| Outcome::broken(&suite.name, &error))
+}
+
+fn try_suite(lab: &Lab<'_>, suite: &Suite) -> Result<Outcome> {
     let start = Instant::now();
     let mut listener = Listener::new(&suite.name);
     let finished = lab.run(&suite.job, &format!("test-{}", suite.name), &mut |bytes| {
