@@ -8,7 +8,8 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`decide`] | pure: units, history, targets, the node market |
+//! | [`api`] | what users write: the custom resources, from their YAML |
+//! | [`decide`] | pure: units, policies, history, targets, the node market |
 //! | [`cli`] | the commands of `loadline` |
 //! | [`simulate`] | replays traces through `decide` and through what others do |
 //!
@@ -17,6 +18,7 @@
 //! * [`decide`] is a function of its arguments. It knows no client, clock, randomness, environment or async.
 //! * The controller never knows BPF and never depends on the sampler.
 
+pub mod api;
 pub mod cli;
 pub mod decide;
 pub mod simulate;

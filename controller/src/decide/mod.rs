@@ -4,8 +4,13 @@
 //! judge is this same code.
 
 pub mod allocate;
+pub mod duration;
 pub mod history;
+pub mod labels;
+pub mod policy;
 pub mod quantity;
+pub mod scope;
+pub mod share;
 pub mod target;
 pub mod units;
 pub mod weight;

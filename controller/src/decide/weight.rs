@@ -6,10 +6,13 @@
 
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::units::MilliCpu;
 
 /// A policy's weight in percent: 100 changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct PolicyWeight(pub NonZeroU32);
 
 impl Default for PolicyWeight {
