@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// What would let a decision depend on more than its arguments.
-const FORBIDDEN: [&str; 14] = [
+const FORBIDDEN: [&str; 15] = [
     "std::env",
     "std::fs",
     "std::io",
@@ -16,7 +16,8 @@ const FORBIDDEN: [&str; 14] = [
     "rand::",
     "tokio",
     "async",
-    "kube",
+    "kube::",
+    "k8s_openapi",
     "HashMap",
     "unsafe",
 ];

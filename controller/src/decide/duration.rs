@@ -78,7 +78,11 @@ macro_rules! duration {
 
             fn from_str(text: &str) -> Result<Self, DurationError> {
                 let micros = parse_micros(text)?;
-                if micros % $micros == 0 { Ok(Self(micros / $micros)) } else { Err(DurationError::Finer) }
+                if micros.is_multiple_of($micros) {
+                    Ok(Self(micros / $micros))
+                } else {
+                    Err(DurationError::Finer)
+                }
             }
         }
 

@@ -1,0 +1,493 @@
+//! Everything that a decision looks at, as one immutable value: what the cluster is like at one moment.
+//!
+//! Who fills it (watches and the samplers' reports, a recording, a simulation, a test) has parsed what it read:
+//! sizes are sizes, kinds are enums, what may be missing is an `Option`, and a window that says only what was used is a
+//! case of its own ([`Reading::Usage`]). Maps are ordered, so that the same observation is decided upon in the
+//! same order.
+//!
+//! # Terms
+//!
+//! * **desired**: what the pod's spec asks for. **allocated**: what the node has agreed to. **actual**: what runs.
+//!   They follow each other in this order only; what counts against a node or a quota is the largest
+//!   ([`Container::held`]).
+//! * **managed**: selected by a policy whose mode is Apply, and not left out for any reason. Everybody else's requests are
+//!   simply not available.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sampler_common::window::Window;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Seconds;
+use super::labels::{LabelSelector, Labels};
+use super::scope::{PolicyObject, WorkloadKind};
+use super::sizes::{Resource, Sizes};
+use super::units::{Bytes, MilliCpu, Timestamp};
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observation {
+    /// How the controller was started.
+    pub settings: Settings,
+    /// Labels of each namespace, by its name.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Pods by uid.
+    pub pods: BTreeMap<PodUid, Pod>,
+    /// Policies of both kinds, in any order.
+    pub policies: Vec<PolicyObject>,
+    /// Values of priority classes by name, for pods whose own priority is not known.
+    pub priority_classes: BTreeMap<String, i32>,
+    /// ResourceQuotas.
+    pub quotas: Vec<Quota>,
+    /// LimitRanges.
+    pub limit_ranges: Vec<LimitRange>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Vec<Autoscaler>,
+    /// PodDisruptionBudgets.
+    pub disruption_budgets: Vec<DisruptionBudget>,
+}
+
+/// How the controller was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Everything is computed and shown, and nothing is written.
+    pub dry_run: bool,
+    /// Namespaces in which nothing is ever changed.
+    pub excluded_namespaces: BTreeSet<String>,
+}
+
+impl Default for Settings {
+    /// The namespaces that a cluster cannot do without are left alone.
+    fn default() -> Self {
+        let excluded = ["kube-system", "kube-node-lease", "kube-public"];
+        Self { dry_run: false, excluded_namespaces: excluded.map(Into::into).into() }
+    }
+}
+
+/// A pod's uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PodUid(pub String);
+
+impl std::fmt::Display for PodUid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// CPU that pods may request.
+    pub cpu: MilliCpu,
+    /// Memory that pods may request.
+    pub memory: Bytes,
+    /// CPUs that it has.
+    pub cpus: u32,
+    /// Whether it says that it is ready.
+    pub ready: bool,
+    /// What it is short of.
+    pub pressure: BTreeSet<NodePressure>,
+    /// What it can do to a running container.
+    pub resize: ResizeSupport,
+}
+
+/// A condition of a node that is short of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NodePressure {
+    /// `MemoryPressure`: pods are about to be evicted.
+    Memory,
+    /// `DiskPressure`.
+    Disk,
+    /// `PIDPressure`.
+    Pid,
+}
+
+/// What a node can do to a running container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ResizeSupport {
+    /// Older than 1.33, the feature gate is off, or it is no Linux.
+    None,
+    /// 1.33: all but taking memory limit away.
+    NoMemoryDecrease,
+    /// From 1.34 on.
+    Full,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its version, as a precondition of changes.
+    pub resource_version: String,
+    /// Where it runs; `None` while it is not scheduled.
+    pub node: Option<String>,
+    /// Who made it; `None` where nobody did, or where that cannot be told.
+    pub workload: Option<Workload>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its class, which never changes.
+    pub qos: Qos,
+    /// How far it has come.
+    pub phase: Phase,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// It comes from a file of its node; nobody can resize it.
+    pub is_static: bool,
+    /// Condition `Ready`.
+    pub ready: bool,
+    /// `spec.priority`, or that of its class where the server has not filled it in.
+    pub priority: Priority,
+    /// What the runtime needs beside its containers.
+    pub overhead: Sizes,
+    /// What has become of its last resize.
+    pub resize: ResizeState,
+    /// Its containers, by name.
+    pub containers: BTreeMap<String, Container>,
+}
+
+impl Pod {
+    /// What it holds on its node: its containers, or the init container that needs most, and the overhead.
+    pub fn held(&self) -> Sizes {
+        let infeasible = matches!(self.resize, ResizeState::Infeasible { .. });
+        let sum = |get: fn(&Sizes) -> u64| -> u64 {
+            let held = |container: &Container| get(&container.held(infeasible));
+            let of = |init: bool| {
+                self.containers
+                    .values()
+                    .filter(move |container| (container.kind == ContainerKind::Init) == init)
+            };
+            let together = of(false).map(held).fold(0, u64::saturating_add);
+            together.max(of(true).map(held).max().unwrap_or(0)).saturating_add(get(&self.overhead))
+        };
+        Sizes {
+            cpu_request: Some(MilliCpu(sum(|sizes| sizes.cpu().0))),
+            memory_request: Some(Bytes(sum(|sizes| sizes.memory().0))),
+            ..Sizes::default()
+        }
+    }
+}
+
+/// Who made a pod: the top of its owners.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Workload {
+    /// What it is.
+    pub kind: WorkloadKind,
+    /// Its name in the pod's namespace.
+    pub name: String,
+}
+
+/// A pod's class, by which a node chooses whom to kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Qos {
+    /// All requests are limits.
+    Guaranteed,
+    /// Some request or limit is set.
+    Burstable,
+    /// None is.
+    BestEffort,
+}
+
+/// How far a pod has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not all of its containers have been started.
+    Pending,
+    /// At least one runs.
+    Running,
+    /// It is over, well.
+    Succeeded,
+    /// It is over, and failed.
+    Failed,
+    /// Its node does not answer.
+    Unknown,
+}
+
+/// A pod's priority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Priority {
+    /// As the server resolved it.
+    Value(i32),
+    /// By the name of a class.
+    Class(String),
+}
+
+/// What has become of a pod's last resize.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResizeState {
+    /// Nothing is under way.
+    #[default]
+    Settled,
+    /// `PodResizePending`, reason `Deferred`: it would fit, but not now.
+    Deferred {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// `PodResizePending`, reason `Infeasible`, or refused for good by admission: it is not looked at again.
+    Infeasible {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// `PodResizeInProgress`.
+    InProgress {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// `PodResizeInProgress`, reason `Error`: tried again on every sync of the pod.
+    Failing {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// What it is to its pod.
+    pub kind: ContainerKind,
+    /// What its spec asks for.
+    pub desired: Sizes,
+    /// What the node has agreed to (requests only); `None` where the node does not say.
+    pub allocated: Option<Sizes>,
+    /// What runs; `None` where the node does not say, which of a running container means that it cannot be resized.
+    pub actual: Option<Sizes>,
+    /// What changing a resource takes.
+    pub resize_policy: ResizePolicy,
+    /// What it does.
+    pub status: ContainerStatus,
+    /// Whether it passes its readiness probe.
+    pub ready: bool,
+    /// How often it has been started again.
+    pub restarts: u32,
+    /// When it was last killed for want of memory.
+    pub oom_killed: Option<Timestamp>,
+    /// What was measured, the oldest first. Readings may come again: those that were seen before count once.
+    pub readings: Vec<Reading>,
+}
+
+impl Container {
+    /// What counts against its node and its quota: the largest of desired, allocated and actual. What is infeasible is
+    /// not going to be, and is left out.
+    pub fn held(&self, infeasible: bool) -> Sizes {
+        let agreed = [&self.allocated, &self.actual]
+            .into_iter()
+            .flatten()
+            .fold(None, |sum: Option<Sizes>, sizes| Some(sum.map_or(*sizes, |sum| sum.max(sizes))));
+        match agreed {
+            Some(agreed) if infeasible => agreed,
+            Some(agreed) => agreed.max(&self.desired),
+            None => self.desired,
+        }
+    }
+
+    /// The last thing that was measured.
+    pub fn latest(&self) -> Option<&Reading> {
+        self.readings.last()
+    }
+}
+
+/// What a container is to its pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ContainerKind {
+    /// One of those that the pod is for.
+    #[default]
+    App,
+    /// An init container that stays.
+    Sidecar,
+    /// One that runs before the others.
+    Init,
+}
+
+/// What changing a resource of a container takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResizePolicy {
+    /// Changing CPU restarts it.
+    pub cpu_restarts: bool,
+    /// Changing memory restarts it.
+    pub memory_restarts: bool,
+}
+
+impl ResizePolicy {
+    /// Whether changing this resource restarts the container.
+    pub fn restarts(self, resource: Resource) -> bool {
+        match resource {
+            Resource::Cpu => self.cpu_restarts,
+            Resource::Memory => self.memory_restarts,
+        }
+    }
+}
+
+/// What a container does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerStatus {
+    /// It runs.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is about to be started.
+    Waiting,
+    /// It keeps failing, and waits for its next try.
+    CrashLooping,
+    /// It has ended.
+    Terminated,
+}
+
+/// What was measured of a container over some time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reading {
+    /// By the sampler: waits and their causes, too.
+    Window {
+        /// When it ended.
+        until: Timestamp,
+        /// What happened.
+        window: Box<Window>,
+    },
+    /// By something that knows only what was used: percentile sizing works, objective feedback is off.
+    Usage {
+        /// When it ended.
+        until: Timestamp,
+        /// CPU used, in cores.
+        cores: f64,
+        /// Working set at its end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<Bytes>,
+    },
+}
+
+impl Reading {
+    /// When it ended.
+    pub fn until(&self) -> Timestamp {
+        match self {
+            Self::Window { until, .. } | Self::Usage { until, .. } => *until,
+        }
+    }
+
+    /// CPU used, in cores; `None` for an empty window.
+    pub fn cores(&self) -> Option<f64> {
+        match self {
+            Self::Window { window, .. } => window.used_cores(),
+            Self::Usage { cores, .. } => Some(*cores),
+        }
+    }
+
+    /// Working set at its end.
+    pub fn memory(&self) -> Option<Bytes> {
+        match self {
+            Self::Window { window, .. } => window.memory.map(|memory| Bytes(memory.working_set_bytes)),
+            Self::Usage { memory, .. } => *memory,
+        }
+    }
+
+    /// The sampler's window.
+    pub fn window(&self) -> Option<&Window> {
+        match self {
+            Self::Window { window, .. } => Some(window),
+            Self::Usage { .. } => None,
+        }
+    }
+}
+
+/// Sums of requests and limits of a namespace; `None` is not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What they may add up to.
+    pub hard: Sizes,
+    /// What they add up to.
+    pub used: Sizes,
+}
+
+/// What containers and pods of a namespace may be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitRange {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Of each container (`type: Container`).
+    pub container: Range,
+    /// Of each pod's containers together (`type: Pod`).
+    pub pod: Range,
+}
+
+/// Between which requests and limits must lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Range {
+    /// The least request, of CPU and memory.
+    pub min: Amounts,
+    /// The largest limit, and request.
+    pub max: Amounts,
+    /// The largest limit ÷ request, in thousandths.
+    pub max_limit_request_ratio: Ratios,
+}
+
+/// CPU and memory; `None` is not looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amounts {
+    /// CPU.
+    pub cpu: Option<MilliCpu>,
+    /// Memory.
+    pub memory: Option<Bytes>,
+}
+
+/// Ratios in thousandths; `None` is not looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ratios {
+    /// Of CPU; at least 1000.
+    pub cpu: Option<u64>,
+    /// Of memory; at least 1000.
+    pub memory: Option<u64>,
+}
+
+/// A HorizontalPodAutoscaler, as far as it looks at the use of what is sized here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Autoscaler {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Whose replicas it sets.
+    pub workload: Workload,
+    /// On the utilisation of which requests; empty where it scales on something else.
+    pub utilisation_of: BTreeSet<Resource>,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisruptionBudget {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Of which pods.
+    pub selector: LabelSelector,
+    /// How many of them may be disrupted now.
+    pub disruptions_allowed: u32,
+}
+
+/// Age of a reading.
+pub fn age(reading: &Reading, now: Timestamp) -> Seconds {
+    Seconds(now.seconds_since(reading.until()))
+}
