@@ -9,8 +9,9 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use controller::decide::allocate::{Bid, allocate};
-use controller::decide::history::{self, History};
-use controller::decide::target::{Changes, Prices, target};
+use controller::decide::history::History;
+use controller::decide::policy::Policy;
+use controller::decide::target::{Changes, CpuInputs, cpu};
 use controller::decide::units::{MilliCpu, Timestamp};
 
 const ROUNDS: u64 = 301;
@@ -49,22 +50,33 @@ fn one_container() {
     const START: u64 = 1_700_006_400;
     let at = |minute: u64| Timestamp(START + 60 * minute);
     let cores = |minute: u64| 1.0 + (minute % 1440) as f64 / 720.0 + (minute * 7919 % 101) as f64 / 200.0;
-    let mut history = History::new(Timestamp(START));
+    let policy = Policy::default();
+    let mut history = History::new(Timestamp(START), policy.history.window);
     let start = Instant::now();
     for minute in 0..MINUTES {
         black_box(history.observe(at(minute), cores(minute)));
     }
     let observe_ns = start.elapsed().as_nanos() as f64 / MINUTES as f64;
     let now = at(MINUTES - 1);
-    let prices = Prices::default();
     let start = Instant::now();
     for current in 0..MINUTES {
-        black_box(target(&history, MilliCpu(1_000 + current), Changes::default(), &prices, now));
+        let request = MilliCpu(1_000 + current);
+        black_box(cpu(&CpuInputs {
+            history: &history,
+            request,
+            limit: None,
+            started_with: request,
+            signal: None,
+            changes: Changes::default(),
+            policy: &policy,
+            age_seconds: u64::MAX,
+            now,
+        }));
     }
     let target_us = start.elapsed().as_nanos() as f64 / 1e3 / MINUTES as f64;
     println!(
         "\none container: {observe_ns:.0} ns a sample, {target_us:.1} µs a target, {} bytes",
-        history::BYTES
+        history.bytes()
     );
 }
 

@@ -1,7 +1,7 @@
 //! What is remembered of a container's CPU: enough to forecast it, in a bounded number of bytes.
 //!
 //! ```text
-//! sample (cores, when) ─▶ usage:   how much, as a decaying histogram        → P50 … P99
+//! sample (cores, when) ─▶ usage:   how much, as a histogram over the window → P50 … P99, max
 //!                      ─▶ recent:  maximum and mean of each of the last 40 slots of 5 minutes
 //!                      ─▶ day:     the same by the time of day, over the last days
 //!                      ─▶ errors:  how wrong each forecast was, each time a slot ends
@@ -11,28 +11,34 @@
 //!
 //! # Invariants
 //!
-//! * A container takes [`BYTES`] and no more, however long it lives and however often it is sampled.
+//! * A container takes at most [`FIXED_BYTES`] + [`blocks::Blocks::BYTES_AT_MOST`], however long it lives and however often
+//!   it is sampled ([`History::bytes`]).
 //! * Samples that are late or come twice change nothing that has been counted. A gap is a gap: nothing is invented for
 //!   it, and nothing that came before it is forgotten sooner than by its age.
 //! * A forecast is judged by what happened after it was made, never by what it was made from.
 
+pub mod blocks;
 pub mod day;
 pub mod decaying;
 pub mod errors;
 pub mod level;
+pub mod memory;
 pub mod recent;
 pub mod usage;
 
 use serde::{Deserialize, Serialize};
 
+use self::blocks::Percentiles;
 use self::day::DayProfile;
 use self::errors::ForecastErrors;
 use self::recent::{Recent, Slot};
 use self::usage::{MeanUsage, Usage};
+use super::duration::Seconds;
+use super::policy::HistorySettings;
 use super::units::Timestamp;
 
-/// Memory that one container's history takes. It holds nothing on the heap.
-pub const BYTES: usize = size_of::<History>();
+/// What one container's history takes but for its histogram of use.
+pub const FIXED_BYTES: usize = size_of::<History>() - size_of::<Usage>();
 
 /// What is remembered of one container, or of a workload's containers of one name ([`History::merge`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,12 +64,12 @@ pub enum Observed {
 }
 
 impl History {
-    /// Nothing remembered yet.
-    pub fn new(since: Timestamp) -> Self {
+    /// Nothing remembered yet; percentiles will be asked for over a window of this length.
+    pub fn new(since: Timestamp, window: Seconds) -> Self {
         Self {
             since,
             latest: None,
-            usage: Usage::default(),
+            usage: Usage::new(window.0),
             mean: MeanUsage::default(),
             recent: Recent::default(),
             day: DayProfile::default(),
@@ -96,9 +102,29 @@ impl History {
         if ended > 0 { Observed::EndedSlot } else { Observed::Counted }
     }
 
-    /// CPU in cores that the container used no more than in this share of the time; `None` without samples.
-    pub fn percentile(&self, q: f64) -> Option<f64> {
-        self.usage.percentile(q)
+    /// Percentiles of use in cores, at most 9.1 % more than they were; `None` without samples in the window.
+    pub fn percentiles(&self, now: Timestamp, settings: &HistorySettings) -> Option<Percentiles> {
+        self.usage.percentiles(now, settings)
+    }
+
+    /// The percentile `q` (0..=1) of use in cores; `None` without samples in the window.
+    pub fn percentile_at(&self, now: Timestamp, q: f64, settings: &HistorySettings) -> Option<f64> {
+        self.usage.percentile_at(now, q, settings)
+    }
+
+    /// Takes another window's length from now on. What is forecast does not depend on it.
+    pub fn set_window(&mut self, window: Seconds) {
+        self.usage.set_window(window.0);
+    }
+
+    /// Whether the last sample was the first of its slot: forecasts were judged, and a new bet can be made.
+    pub fn ended_slot(&self) -> bool {
+        self.recent.begun()
+    }
+
+    /// Bytes that it takes now.
+    pub fn bytes(&self) -> usize {
+        FIXED_BYTES + self.usage.bytes()
     }
 
     /// Mean use in cores over the last days; `None` without samples.

@@ -131,6 +131,11 @@ impl Recent {
         (self.open_samples > 0).then(|| Slot { max: self.open_max.into(), mean })
     }
 
+    /// Whether the slot under way has but its first sample.
+    pub(super) fn begun(&self) -> bool {
+        self.open_samples == 1
+    }
+
     /// Takes the larger of each slot. The slots of the one that was sampled last are kept.
     pub(super) fn merge(&mut self, other: &Self) {
         let (newer, older) =

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::errors::{FORECASTERS, HORIZONS};
 use super::*;
+use crate::decide::policy::Policy;
 
 const DAY: u64 = 86_400;
 /// A midnight.
@@ -11,11 +12,20 @@ const START: u64 = 1_700_006_400;
 
 /// A history of a sample a minute.
 fn history(minutes: u64, cores: impl Fn(u64) -> f64) -> History {
-    let mut history = History::new(Timestamp(START));
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
     for minute in 0..minutes {
         history.observe(Timestamp(START + 60 * minute), cores(minute));
     }
     history
+}
+
+fn settings() -> HistorySettings {
+    Policy::default().history
+}
+
+/// Over the window that ends with the last sample.
+fn percentile(history: &History, q: f64) -> Option<f64> {
+    history.percentile_at(history.latest().unwrap_or_default(), q, &settings())
 }
 
 /// Busy for 8 hours of the day.
@@ -28,19 +38,21 @@ fn percentiles_lie_within_a_bin_of_the_samples() {
     // 0.01 to 1.00 cores, evenly.
     let history = history(1000, |minute| (minute % 100 + 1) as f64 / 100.0);
     for q in [0.5, 0.9, 0.95, 0.99] {
-        let found = history.percentile(q).unwrap();
-        assert!(found >= q * 0.99 && found <= q * 1.26, "P{q}: {found}");
+        let found = percentile(&history, q).unwrap();
+        assert!(found >= q * 0.99 && found <= q * 1.091, "P{q}: {found}");
     }
-    assert_eq!(History::new(Timestamp(START)).percentile(0.5), None);
+    assert_eq!(percentile(&History::new(Timestamp(START), Seconds(8 * DAY)), 0.5), None);
 }
 
 #[test]
 fn old_use_counts_less_and_is_forgotten() {
-    // A day at 8 cores, then at 1: after a day of it the old use counts a third, after two a fifth.
+    // A day at 8 cores, then at 1: after a day of it the old use counts a third.
     let after = |days: u64| history(1440 * (1 + days), |minute| if minute < 1440 { 8.0 } else { 1.0 });
-    assert!(after(1).percentile(0.6).unwrap() < 1.3);
-    assert!(after(1).percentile(0.75).unwrap() > 7.9);
-    assert!(after(7).percentile(0.99).unwrap() < 1.3);
+    assert_eq!(percentile(&after(1), 0.6), Some(1.0));
+    assert_eq!(percentile(&after(1), 0.75), Some(8.0));
+    // Within the window it is the highest, after it it is not there.
+    assert_eq!(percentile(&after(6), 1.0), Some(8.0));
+    assert_eq!(percentile(&after(8), 1.0), Some(1.0));
     assert!((after(10).mean().unwrap() - 1.0).abs() < 0.5);
 }
 
@@ -171,7 +183,7 @@ fn replicas_merge_into_what_covers_both() {
     let (small, large) = (history(2_000, |_| 1.0), history(2_000, |_| 3.0));
     let mut merged = small.clone();
     merged.merge(&large);
-    assert!(merged.percentile(0.4).unwrap() < 1.3 && merged.percentile(0.6).unwrap() > 2.9);
+    assert!(percentile(&merged, 0.4).unwrap() < 1.1 && percentile(&merged, 0.6).unwrap() > 2.9);
     assert!((merged.mean().unwrap() - 2.0).abs() < 0.01);
     let next = merged.recent().current();
     assert!((merged.recent().max(next - 3, next).unwrap() - 3.0).abs() < 0.01);
@@ -190,11 +202,11 @@ proptest! {
         samples in prop::collection::vec(0.0..100.0f64, 1..200)
     ) {
         let history = history(samples.len() as u64, |minute| samples[minute as usize]);
-        let percentiles = [0.5, 0.9, 0.95, 0.99].map(|q| history.percentile(q).unwrap());
+        let found = history.percentiles(history.latest().unwrap(), &settings()).unwrap();
+        let percentiles = [found.p50, found.p90, found.p95, found.p99, found.max];
         prop_assert!(percentiles.is_sorted(), "{percentiles:?}");
         let max = samples.iter().copied().fold(0.0, f64::max);
-        // Within a bin.
-        prop_assert!(percentiles[3] <= (max * 1.2501).max(0.001));
+        prop_assert!(found.max >= max && found.max <= (max * 1.0906).max(0.001), "{found:?}, {max}");
     }
 
     #[test]
@@ -202,7 +214,7 @@ proptest! {
         samples in prop::collection::vec((any::<u64>(), any::<f64>()), 0..50),
         near in prop::collection::vec((0..20_000u64, 0.0..1e9f64), 0..200)
     ) {
-        let mut history = History::new(Timestamp(START));
+        let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
         let mut at = START;
         for (step, cores) in near {
             at += step;
@@ -211,7 +223,7 @@ proptest! {
         for (at, cores) in samples {
             history.observe(Timestamp(at), cores);
         }
-        prop_assert!(history.percentile(0.99).is_none_or(f64::is_finite));
+        prop_assert!(percentile(&history, 0.99).is_none_or(f64::is_finite));
         prop_assert!(history.mean().is_none_or(|mean| mean.is_finite() && mean >= 0.0));
         let recent = history.recent();
         let bases = errors::bases(recent, history.day(), recent.current(), recent.open());

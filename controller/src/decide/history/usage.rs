@@ -2,58 +2,64 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decaying::{Decaying, STEPS};
+use super::blocks::{Blocks, Percentiles, Scale, Weighed};
+use crate::decide::policy::HistorySettings;
 use crate::decide::units::Timestamp;
 
-/// Bins: the first one ends at [`FIRST_EDGE_CORES`], each later one 1.25 times higher, the last at 1,270 cores.
-const BINS: usize = 64;
-const FIRST_EDGE_CORES: f64 = 0.001;
-const RATIO: f64 = 1.25;
 /// A sample that stands for more time than this says no more than one that stands for it: what happened in a gap is
 /// not known.
 const LONGEST_SECONDS: u64 = 300;
-/// Seconds that weigh 1. The counts of a half-life fit into two bytes: 86,400 / ln 2 / 4 = 31,000.
-const SECONDS_PER_WEIGHT: u64 = 4;
-/// Half-life of what was used.
-const HALF_LIFE_SECONDS: u64 = 86_400;
+/// Seconds that weigh 1.
+const SECONDS_PER_COUNT: u64 = 15;
+/// From 1/1024 of a core up to more than any machine has: a bin's edge is at most 9.1 % above what is in it. Eight bins in an
+/// octave, as the waits have them.
+pub const SCALE: Scale = Scale { exponent: -10, per_octave: 8 };
 
-/// A decaying histogram of CPU use, weighted by time, with bins that grow by 25 %.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    histogram: Decaying<BINS>,
-    /// How many steps of ageing there have been since the epoch; 0 before the first sample.
-    step: u32,
-}
+/// CPU use over the window, weighted by time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Usage(Blocks);
 
 impl Usage {
+    /// Nothing counted yet, for a window of so many seconds.
+    pub fn new(window_seconds: u64) -> Self {
+        Self(Blocks::new(window_seconds))
+    }
+
     /// Counts a use of so many cores that lasted so many seconds.
     pub fn add(&mut self, at: Timestamp, cores: f64, seconds: u64) {
-        let step = u32::try_from(at.0 / (HALF_LIFE_SECONDS / STEPS)).unwrap_or(u32::MAX);
-        self.histogram.age(step.saturating_sub(self.step));
-        self.step = step.max(self.step);
-        let weight = seconds.min(LONGEST_SECONDS).div_ceil(SECONDS_PER_WEIGHT);
-        self.histogram.add(bin(cores), weight as u16);
+        let count = seconds.min(LONGEST_SECONDS).div_ceil(SECONDS_PER_COUNT);
+        self.0.add(at, SCALE.bin(cores), count as u32);
     }
 
-    /// Upper edge (cores) of the bin of this percentile: at most 25 % above it. `None` without samples.
-    pub fn percentile(&self, q: f64) -> Option<f64> {
-        self.histogram.bin_at(q).map(|bin| FIRST_EDGE_CORES * RATIO.powi(bin as i32))
+    /// Percentiles in cores; `None` where there is nothing in the window.
+    pub fn percentiles(&self, now: Timestamp, settings: &HistorySettings) -> Option<Percentiles> {
+        Some(Percentiles::of(&self.weighed(now, settings)?, SCALE))
     }
 
-    /// Adds another container's, once both have the same age.
+    /// One percentile (0..=1) in cores; `None` where there is nothing in the window.
+    pub fn percentile_at(&self, now: Timestamp, q: f64, settings: &HistorySettings) -> Option<f64> {
+        Some(SCALE.edge(self.weighed(now, settings)?.bin_at(q)))
+    }
+
+    fn weighed(&self, now: Timestamp, settings: &HistorySettings) -> Option<Weighed> {
+        self.0.weighed(now, settings.window.0, settings.half_life.0)
+    }
+
+    /// Takes another window's length from now on.
+    pub fn set_window(&mut self, window_seconds: u64) {
+        self.0.set_window(window_seconds);
+    }
+
+    /// Adds another container's.
     pub fn merge(&mut self, other: &Self) {
-        let mut other = other.clone();
-        let step = self.step.max(other.step);
-        self.histogram.age(step - self.step);
-        other.histogram.age(step - other.step);
-        self.step = step;
-        self.histogram.merge(&other.histogram);
+        self.0.merge(&other.0);
     }
-}
 
-fn bin(cores: f64) -> usize {
-    // Saturates; what is below the first edge is negative and becomes 0.
-    ((cores / FIRST_EDGE_CORES).ln() / RATIO.ln() - 1e-9).ceil() as usize
+    /// Bytes that it takes now.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
 }
 
 /// Mean use, by which costs are measured.
@@ -83,8 +89,9 @@ impl MeanUsage {
     pub fn merge(&mut self, other: &Self) {
         let seconds = self.seconds + other.seconds;
         if seconds > 0.0 {
-            self.cores += (other.cores - self.cores) * (other.seconds / seconds);
-            self.seconds = seconds.min(MEAN_SECONDS);
+            // As a sum, in which neither comes first.
+            self.cores = (self.cores * self.seconds + other.cores * other.seconds) / seconds;
+            self.seconds = seconds;
         }
     }
 }

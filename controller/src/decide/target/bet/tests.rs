@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::decide::duration::Seconds;
 use crate::decide::units::Timestamp;
 
 const DAY: u64 = 86_400;
@@ -15,7 +16,7 @@ fn at(minute: u64) -> Timestamp {
 
 /// A history of a sample a minute.
 fn history(minutes: u64, cores: impl Fn(u64) -> f64) -> History {
-    let mut history = History::new(Timestamp(START));
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
     for minute in 0..minutes {
         history.observe(at(minute), cores(minute));
     }
@@ -23,19 +24,19 @@ fn history(minutes: u64, cores: impl Fn(u64) -> f64) -> History {
 }
 
 /// The target after so many minutes, for a container that has not changed lately.
-fn sized(minutes: u64, current: u64, cores: impl Fn(u64) -> f64) -> Target {
+fn sized(minutes: u64, current: u64, cores: impl Fn(u64) -> f64) -> Bet {
     let history = history(minutes, cores);
-    target(&history, MilliCpu(current), Changes::default(), &Prices::default(), at(minutes - 1))
+    bet(&history, MilliCpu(current), Changes::default(), &Prices::default(), at(minutes - 1))
 }
 
 #[test]
 fn without_samples_or_with_old_ones_nothing_moves() {
-    let none = History::new(Timestamp(START));
+    let none = History::new(Timestamp(START), Seconds(8 * DAY));
     let old = history(3_000, |_| 1.0);
     let much_later = at(3_000 + 11);
     for (history, now) in [(none, at(0)), (old, much_later)] {
-        let target = target(&history, MilliCpu(5_000), Changes::default(), &Prices::default(), now);
-        assert_eq!(target, Target { request: MilliCpu(5_000), reason: Reason::NoData });
+        let target = bet(&history, MilliCpu(5_000), Changes::default(), &Prices::default(), now);
+        assert_eq!(target, Bet { request: MilliCpu(5_000), reason: Reason::NoData });
     }
 }
 
@@ -43,9 +44,9 @@ fn without_samples_or_with_old_ones_nothing_moves() {
 fn a_cold_start_only_raises() {
     // Twenty minutes: nothing has been judged often enough.
     let idle = sized(20, 5_000, |_| 0.1);
-    assert_eq!(idle, Target { request: MilliCpu(5_000), reason: Reason::Learning });
+    assert_eq!(idle, Bet { request: MilliCpu(5_000), reason: Reason::Learning });
     let outgrown = sized(20, 500, |_| 1.0);
-    assert_eq!(outgrown, Target { request: MilliCpu(1_300), reason: Reason::Learning });
+    assert_eq!(outgrown, Bet { request: MilliCpu(1_300), reason: Reason::Learning });
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn constant_use_gets_a_little_more_than_it_uses_and_then_rests() {
     assert_eq!(first.reason, Reason::Shrunk);
     assert!((1_000..1_150).contains(&first.request.0), "{first:?}");
     let next = sized(2 * 1440, first.request.0, |_| 1.0);
-    assert_eq!(next, Target { request: first.request, reason: Reason::Holding });
+    assert_eq!(next, Bet { request: first.request, reason: Reason::Holding });
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn savings_that_are_small_against_the_mean_are_left() {
     // Ten cores by day, hardly anything at night: 0.3 instead of 0.2 then is not worth a change.
     let use_of = |minute: u64| if minute % 1440 < 720 { 10.0 } else { 0.2 };
     let night = sized(4 * 1440 + 1000, 300, use_of);
-    assert_eq!(night, Target { request: MilliCpu(300), reason: Reason::Holding });
+    assert_eq!(night, Bet { request: MilliCpu(300), reason: Reason::Holding });
 }
 
 #[test]
@@ -99,8 +100,8 @@ fn whoever_changes_too_often_does_not_shrink() {
     }
     assert!((changes.per_day(now) - 55.0).abs() < 1.0);
     // So many that even the price of a change is worth a shrink to nobody, or it is refused.
-    let target = target(&history, MilliCpu(50_000), changes, &Prices::default(), now);
-    assert_eq!(target, Target { request: MilliCpu(50_000), reason: Reason::TooManyChanges });
+    let target = bet(&history, MilliCpu(50_000), changes, &Prices::default(), now);
+    assert_eq!(target, Bet { request: MilliCpu(50_000), reason: Reason::TooManyChanges });
     // Half a day later half of them count.
     assert!((changes.per_day(now.plus_seconds(DAY / 2)) - 27.7).abs() < 0.5);
 }
@@ -112,7 +113,7 @@ fn dearer_breaches_reserve_more_and_dearer_changes_move_less() {
     };
     let history = history(3 * 1440, noisy);
     let request = |prices: Prices| {
-        target(&history, MilliCpu(20_000), Changes::default(), &prices, at(3 * 1440 - 1)).request
+        bet(&history, MilliCpu(20_000), Changes::default(), &prices, at(3 * 1440 - 1)).request
     };
     let plain = Prices::default();
     assert!(
@@ -146,13 +147,13 @@ proptest! {
     fn any_history_has_one_finite_target_and_the_same_twice(
         samples in prop::collection::vec((1..900u64, 0.0..50.0f64), 1..400), current in 0..100_000u64
     ) {
-        let mut history = History::new(Timestamp(START));
+        let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
         let mut now = START;
         for (step, cores) in samples {
             now += step;
             history.observe(Timestamp(now), cores);
         }
-        let decide = || target(&history, MilliCpu(current), Changes::default(), &Prices::default(), Timestamp(now));
+        let decide = || bet(&history, MilliCpu(current), Changes::default(), &Prices::default(), Timestamp(now));
         let first = decide();
         prop_assert_eq!(first, decide());
         prop_assert!(first.request.0 <= 100_000_000, "{:?}", first);

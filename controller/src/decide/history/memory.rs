@@ -1,0 +1,180 @@
+//! What is remembered of a container's memory: its peaks.
+//!
+//! Memory that is short is a kill, not a wait, so what counts is how high use went and not for how long: the peak of each hour
+//! goes into a histogram over the window, and the peaks of the last day are kept exactly.
+
+use serde::{Deserialize, Serialize};
+
+use super::blocks::{Blocks, Percentiles, Scale, Weighed};
+use crate::decide::duration::Seconds;
+use crate::decide::policy::HistorySettings;
+use crate::decide::units::{Bytes, Timestamp};
+
+/// From 4 MiB to 10 TiB: a bin's edge is at most 5.9 % above what is in it.
+pub const SCALE: Scale = Scale { exponent: 22, per_octave: 12 };
+/// A peak is counted of so much time.
+const HOUR_SECONDS: u64 = 3600;
+/// Slots of the exact peaks, and their length.
+const SLOTS: u64 = 8;
+const SLOT_SECONDS: u64 = 3 * HOUR_SECONDS;
+/// For so long a peak is recent, a slot's length more or less.
+pub const RECENT_SECONDS: u64 = SLOTS * SLOT_SECONDS;
+/// After an OOM kill the memory that it had is to grow to this, or by [`LEAST_BUMP`], as VPA does it.
+const BUMP: (u64, u64) = (6, 5);
+/// 100 MiB.
+const LEAST_BUMP: Bytes = Bytes(100 << 20);
+
+/// What is remembered of the memory of one container, or of a workload's containers of one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryHistory {
+    since: Timestamp,
+    latest: Option<Timestamp>,
+    /// Peaks of the hours that have ended.
+    peaks: Blocks,
+    /// The hour under way, since the epoch, and its peak so far.
+    hour: u64,
+    peak: u64,
+    /// Number, since the epoch, of the newest slot; and the peaks (bytes) by the slot's number modulo theirs.
+    slot: u64,
+    slots: [u64; SLOTS as usize],
+    kill: Option<Kill>,
+}
+
+/// The last OOM kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Kill {
+    /// When.
+    pub at: Timestamp,
+    /// What it takes not to be killed again for the same, in bytes.
+    pub needed_bytes: u64,
+}
+
+impl MemoryHistory {
+    /// Nothing remembered yet.
+    pub fn new(since: Timestamp, window: Seconds) -> Self {
+        Self {
+            since,
+            latest: None,
+            peaks: Blocks::new(window.0),
+            hour: 0,
+            peak: 0,
+            slot: 0,
+            slots: [0; SLOTS as usize],
+            kill: None,
+        }
+    }
+
+    /// Counts a sample: the working set at `at`, or its peak since the sample before. One that is not later than the one
+    /// before changes nothing; returns whether it was counted.
+    pub fn observe(&mut self, at: Timestamp, memory: Bytes) -> bool {
+        if self.latest.is_some_and(|latest| at <= latest) {
+            return false;
+        }
+        self.latest = Some(at);
+        self.begin_hour(at.0 / HOUR_SECONDS);
+        self.peak = self.peak.max(memory.0);
+        self.begin_slot(at.0 / SLOT_SECONDS);
+        let slot = &mut self.slots[(self.slot % SLOTS) as usize];
+        *slot = memory.0.max(*slot);
+        true
+    }
+
+    /// Counts an OOM kill of a container that had so much: its limit, or its use if that is more.
+    pub fn killed(&mut self, at: Timestamp, had: Bytes) {
+        let needed_bytes = had.scale_up(BUMP.0, BUMP.1).max(had.saturating_add(LEAST_BUMP)).0;
+        self.peaks.add(at, SCALE.bin(needed_bytes as f64), 1);
+        self.kill = self.kill.max(Some(Kill { at, needed_bytes }));
+    }
+
+    /// Percentiles of the hours' peaks, in bytes: at most 5.9 % more than they were. `None` without samples in the window.
+    pub fn percentiles(&self, now: Timestamp, settings: &HistorySettings) -> Option<Percentiles> {
+        Some(Percentiles::of(&self.weighed(now, settings)?, SCALE))
+    }
+
+    /// The percentile `q` (0..=1) of the hours' peaks; `None` without samples in the window.
+    pub fn percentile_at(&self, now: Timestamp, q: f64, settings: &HistorySettings) -> Option<Bytes> {
+        Some(Bytes(SCALE.edge(self.weighed(now, settings)?.bin_at(q)).ceil() as u64))
+    }
+
+    fn weighed(&self, now: Timestamp, settings: &HistorySettings) -> Option<Weighed> {
+        let mut peaks = self.peaks.clone();
+        if self.latest.is_some() {
+            // The hour under way counts as well.
+            peaks.add(Timestamp(self.hour * HOUR_SECONDS), SCALE.bin(self.peak as f64), 1);
+        }
+        peaks.weighed(now, settings.window.0, settings.half_life.0)
+    }
+
+    /// The highest sample of the last day, exactly; `None` where there was none.
+    pub fn recent_peak(&self, now: Timestamp) -> Option<Bytes> {
+        let from = (now.0 / SLOT_SECONDS + 1).saturating_sub(SLOTS);
+        let numbers = from.max((self.slot + 1).saturating_sub(SLOTS))..=self.slot;
+        let peak = numbers.map(|number| self.slots[(number % SLOTS) as usize]).max()?;
+        (self.latest.is_some() && peak > 0).then_some(Bytes(peak))
+    }
+
+    /// The last OOM kill, if it was within the window.
+    pub fn kill(&self, now: Timestamp, settings: &HistorySettings) -> Option<Kill> {
+        self.kill.filter(|kill| now.seconds_since(kill.at) <= settings.window.0)
+    }
+
+    /// When the last sample was taken.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.latest
+    }
+
+    /// For how long there have been samples, in seconds.
+    pub fn age_seconds(&self) -> u64 {
+        self.latest.map_or(0, |latest| latest.seconds_since(self.since))
+    }
+
+    /// Takes another window's length from now on.
+    pub fn set_window(&mut self, window: Seconds) {
+        self.peaks.set_window(window.0);
+    }
+
+    /// Adds what is remembered of another replica.
+    pub fn merge(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
+        self.latest = self.latest.max(other.latest);
+        self.peaks.merge(&other.peaks);
+        self.kill = self.kill.max(other.kill);
+        // Each replica's hour under way is a peak of its own; the later, then larger one stays under way.
+        let (stays, counts) = match (self.hour, self.peak) >= (other.hour, other.peak) {
+            true => ((self.hour, self.peak), (other.hour, other.peak)),
+            false => ((other.hour, other.peak), (self.hour, self.peak)),
+        };
+        (self.hour, self.peak) = stays;
+        if counts.0 > 0 {
+            self.peaks.add(Timestamp(counts.0 * HOUR_SECONDS), SCALE.bin(counts.1 as f64), 1);
+        }
+        self.begin_slot(other.slot);
+        for number in (other.slot + 1).saturating_sub(SLOTS)..=other.slot {
+            let place = (number % SLOTS) as usize;
+            if number + SLOTS > self.slot {
+                self.slots[place] = self.slots[place].max(other.slots[place]);
+            }
+        }
+    }
+
+    /// Bytes that it takes now.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() - size_of::<Blocks>() + self.peaks.bytes()
+    }
+
+    fn begin_hour(&mut self, hour: u64) {
+        if hour > self.hour {
+            if self.hour > 0 {
+                self.peaks.add(Timestamp(self.hour * HOUR_SECONDS), SCALE.bin(self.peak as f64), 1);
+            }
+            (self.hour, self.peak) = (hour, 0);
+        }
+    }
+
+    fn begin_slot(&mut self, slot: u64) {
+        for number in (self.slot + 1..=slot).rev().take(SLOTS as usize) {
+            self.slots[(number % SLOTS) as usize] = 0;
+        }
+        self.slot = self.slot.max(slot);
+    }
+}

@@ -1,0 +1,367 @@
+//! The CPU target of one container: request and limit, each step leaving its mark.
+//!
+//! | step | what it does |
+//! |---|---|
+//! | use | the policy's percentile × (1 + margin), exactly; without a percentile the priced [`bet`](super::bet) |
+//! | cold start | with less than a day of history a percentile only raises (a bet sees to that itself) |
+//! | objective | missed: nothing shrinks, and what would help is raised, at once to the demand × (1 + margin). Met: it shrinks only after [`CALM`] with room |
+//! | limit | a request is never above the limit |
+//! | boost | while the container starts at least its first request × factor |
+//!
+//! # Invariants
+//!
+//! * A limit changes only under `RequestsAndLimits`. Where it is what binds and may not change, the reason says so.
+//! * Without a signal (windows that say only what was used) the objective step does nothing, and no limit falls.
+//! * `request ≤ limit`.
+
+use std::fmt;
+
+use sampler_common::demand::Bottleneck;
+use serde::{Deserialize, Serialize};
+
+use super::bet::{self, Changes, bet};
+use super::signal::{Signal, Verdict};
+use crate::decide::duration::Seconds;
+use crate::decide::history::History;
+use crate::decide::policy::{ControlledValues, Percentile, Policy};
+use crate::decide::share::PerMille;
+use crate::decide::units::{MilliCpu, Timestamp};
+
+/// For so long the objective must have been met with room before anything shrinks: one slot of the history.
+pub const CALM: Seconds = Seconds(300);
+/// A percentile of less than this knows nothing of some hours of the day.
+const WARM_SECONDS: u64 = 86_400;
+/// Samples older than this say nothing about now.
+const STALE_SECONDS: u64 = 600;
+
+/// What a CPU target depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuInputs<'a> {
+    /// What it used. Samples of what was held back are [`Signal::remembered`].
+    pub history: &'a History,
+    /// The request in force.
+    pub request: MilliCpu,
+    /// The limit in force.
+    pub limit: Option<MilliCpu>,
+    /// The request that the container was started with.
+    pub started_with: MilliCpu,
+    /// The last window; `None` for windows that say only what was used.
+    pub signal: Option<&'a Signal>,
+    /// How often its request has changed lately.
+    pub changes: Changes,
+    /// What is wanted.
+    pub policy: &'a Policy,
+    /// For how long the container has been running.
+    pub age_seconds: u64,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What a container should have, before bounds, node and guards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuTarget {
+    /// The request.
+    pub request: MilliCpu,
+    /// The limit, where it should change.
+    pub limit: Option<MilliCpu>,
+    /// Why.
+    pub reason: Reason,
+    /// How much is known of its use: samples of a day are all that it takes.
+    pub confidence: PerMille,
+    /// What each step that did something came to, in order.
+    pub marks: Vec<Mark>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which.
+    pub step: Step,
+    /// The request after it.
+    pub request: MilliCpu,
+    /// The limit after it.
+    pub limit: Option<MilliCpu>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// By what it used.
+    Use,
+    /// Little is known of it.
+    ColdStart,
+    /// By what it waited for.
+    Objective,
+    /// The limit in force.
+    Limit,
+    /// It is starting.
+    StartupBoost,
+}
+
+/// Why a CPU target is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// There is no sample yet, or none of the last minutes.
+    NoData,
+    /// Too little is known to shrink.
+    Learning,
+    /// It is what it should be, or a change would cost more than it brings.
+    Holding,
+    /// It uses more, or is likely to.
+    UsesMore,
+    /// It uses less.
+    UsesLess,
+    /// It would shrink, but has changed too often lately.
+    TooManyChanges,
+    /// It would shrink, but misses its objective or has not met it with room for long enough.
+    NotCalm,
+    /// It waits for what this bottleneck withholds, and more request gives it a larger share.
+    Waits(Bottleneck),
+    /// It waits though its request covers all that it could use: the node is what is short.
+    WaitsDespiteRequest(Bottleneck),
+    /// Its CPU limit held it back, and is raised.
+    LimitRaised,
+    /// Its CPU limit holds it back, and the policy leaves limits alone.
+    LimitBinds,
+    /// The CPU limit of a cgroup above it holds it back.
+    AncestorLimitBinds,
+    /// Its threads wait for each other: there are more that run at a time than CPUs for them.
+    OverThreaded,
+    /// It is starting.
+    StartupBoost,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoData => "there is no recent sample of its use",
+            Self::Learning => "too little is known of its use to shrink it",
+            Self::Holding => "any change would cost more than it brings",
+            Self::UsesMore => "it uses more, or is likely to",
+            Self::UsesLess => "it uses less than it has",
+            Self::TooManyChanges => "it would shrink, but has changed too often lately",
+            Self::NotCalm => "it would shrink, but has not met its objective with room for long enough",
+            Self::Waits(Bottleneck::Neighbors) => {
+                "it waits for other containers: a larger request is a larger share"
+            }
+            Self::Waits(Bottleneck::System) => {
+                "it waits for processes of the node: a larger request is a larger share"
+            }
+            Self::Waits(_) => "it waits too long for CPU: a larger request is a larger share",
+            Self::WaitsDespiteRequest(_) => {
+                "it waits too long though its request covers all that it could use: the node is short of CPU"
+            }
+            Self::LimitRaised => "its CPU limit held it back",
+            Self::LimitBinds => {
+                "its CPU limit holds it back, and the policy leaves limits alone: \
+                 `controlledValues: RequestsAndLimits` would let it be raised"
+            }
+            Self::AncestorLimitBinds => "the CPU limit of a cgroup above it holds it back: raise that one",
+            Self::OverThreaded => {
+                "its own threads wait for each other: it runs more threads than there are CPUs for them, \
+                 and a higher limit or request would not help; fewer threads would"
+            }
+            Self::StartupBoost => "it is starting, and gets more until it has",
+        })
+    }
+}
+
+/// The CPU target. Worth asking for when a slot of the history has ended ([`History::ended_slot`]), when more is used than
+/// requested, and when the objective is missed.
+pub fn cpu(inputs: &CpuInputs<'_>) -> CpuTarget {
+    let mut sizing = Sizing::new(inputs);
+    sizing.by_use();
+    sizing.by_objective();
+    sizing.within_limit();
+    sizing.boost();
+    let limit = sizing.limit.filter(|limit| Some(*limit) != inputs.limit);
+    let confidence = inputs.history.age_seconds().min(WARM_SECONDS) * 1000 / WARM_SECONDS;
+    CpuTarget {
+        request: sizing.request,
+        limit,
+        reason: sizing.reason,
+        confidence: PerMille(confidence as u32),
+        marks: sizing.marks,
+    }
+}
+
+/// A target in the making.
+struct Sizing<'a> {
+    inputs: &'a CpuInputs<'a>,
+    request: MilliCpu,
+    limit: Option<MilliCpu>,
+    reason: Reason,
+    marks: Vec<Mark>,
+}
+
+impl<'a> Sizing<'a> {
+    fn new(inputs: &'a CpuInputs<'a>) -> Self {
+        let &CpuInputs { request, limit, .. } = inputs;
+        Self { inputs, request, limit, reason: Reason::Holding, marks: Vec::with_capacity(4) }
+    }
+
+    fn step(&mut self, step: Step, request: MilliCpu, limit: Option<MilliCpu>, reason: Reason) {
+        (self.request, self.limit, self.reason) = (request, limit, reason);
+        self.marks.push(Mark { step, request, limit, reason });
+    }
+
+    /// So much and the policy's margin.
+    fn with_margin(&self, cores: f64) -> MilliCpu {
+        MilliCpu::ceil_cores(cores * (1.0 + self.inputs.policy.history.margin.fraction()))
+    }
+
+    fn by_use(&mut self) {
+        match self.inputs.policy.history.percentile {
+            Some(percentile) => self.by_percentile(percentile),
+            None => self.by_bet(),
+        }
+    }
+
+    fn by_bet(&mut self) {
+        let &CpuInputs { history, request, changes, policy, now, .. } = self.inputs;
+        let bet = bet(history, request, changes, &policy.cost, now);
+        let reason = match bet.reason {
+            bet::Reason::NoData => Reason::NoData,
+            bet::Reason::Learning if bet.request > request => Reason::UsesMore,
+            bet::Reason::Learning => Reason::Learning,
+            bet::Reason::Holding => Reason::Holding,
+            bet::Reason::Raised => Reason::UsesMore,
+            bet::Reason::Shrunk => Reason::UsesLess,
+            bet::Reason::TooManyChanges => Reason::TooManyChanges,
+        };
+        self.step(Step::Use, bet.request, self.limit, reason);
+    }
+
+    fn by_percentile(&mut self, percentile: Percentile) {
+        let &CpuInputs { history, request, policy, now, .. } = self.inputs;
+        let fresh = history.latest().is_some_and(|latest| now.seconds_since(latest) <= STALE_SECONDS);
+        let found = history.percentile_at(now, percentile.fraction(), &policy.history).filter(|_| fresh);
+        let Some(cores) = found else {
+            return self.step(Step::Use, request, self.limit, Reason::NoData);
+        };
+        let target = self.with_margin(cores);
+        let reason = match target.cmp(&request) {
+            std::cmp::Ordering::Greater => Reason::UsesMore,
+            std::cmp::Ordering::Equal => Reason::Holding,
+            std::cmp::Ordering::Less => Reason::UsesLess,
+        };
+        self.step(Step::Use, target, self.limit, reason);
+        if target < request && history.age_seconds() < WARM_SECONDS.min(policy.history.window.0) {
+            self.step(Step::ColdStart, request, self.limit, Reason::Learning);
+        }
+    }
+
+    fn by_objective(&mut self) {
+        let Some(signal) = self.inputs.signal else { return };
+        match signal.verdict(&self.inputs.policy.objectives) {
+            Verdict::Missed { throttled, .. } => self.missed(signal, throttled),
+            Verdict::Met | Verdict::Room if signal.calm >= CALM => self.lower_limit(),
+            Verdict::Met | Verdict::Room if self.request < self.inputs.request => {
+                self.step(Step::Objective, self.inputs.request, self.limit, Reason::NotCalm);
+            }
+            Verdict::Met | Verdict::Room => {}
+        }
+    }
+
+    /// The objective is missed: nothing shrinks, and what would help is raised.
+    fn missed(&mut self, signal: &Signal, throttled: bool) {
+        let least = self.request.max(self.inputs.request);
+        let wanted = self.with_margin(signal.wanted());
+        let bottleneck = signal.demand.bottleneck;
+        match (bottleneck, self.limit) {
+            (Bottleneck::AncestorQuota, _) => {
+                self.step(Step::Objective, least, self.limit, Reason::AncestorLimitBinds);
+            }
+            (Bottleneck::Quota, Some(limit)) => self.against_limit(least, limit, wanted, wanted),
+            (_, Some(limit)) if throttled => {
+                self.against_limit(least, limit, wanted, wanted.max(unthrottled(signal, limit)));
+            }
+            (Bottleneck::Own, _) => self.step(Step::Objective, least, self.limit, Reason::OverThreaded),
+            _ if wanted > least => {
+                self.step(Step::Objective, wanted, self.limit, Reason::Waits(bottleneck));
+            }
+            // What it uses has raised it already, or nothing of its own is left to raise.
+            _ if least > self.inputs.request => self.step(Step::Objective, least, self.limit, self.reason),
+            _ => self.step(Step::Objective, least, self.limit, Reason::WaitsDespiteRequest(bottleneck)),
+        }
+    }
+
+    /// The limit is what holds it back.
+    fn against_limit(&mut self, least: MilliCpu, limit: MilliCpu, request: MilliCpu, raised: MilliCpu) {
+        match self.inputs.policy.controlled_values {
+            ControlledValues::RequestsAndLimits => {
+                let request = least.max(request);
+                self.step(
+                    Step::Objective,
+                    request,
+                    Some(limit.max(raised).max(request)),
+                    Reason::LimitRaised,
+                );
+            }
+            ControlledValues::RequestsOnly => {
+                let request = least.max(request.min(limit));
+                self.step(Step::Objective, request, Some(limit), Reason::LimitBinds);
+            }
+        }
+    }
+
+    /// A limit that the policy controls keeps its proportion to a request that shrinks, as VPA does it, but stays above
+    /// everything that was used within the window.
+    fn lower_limit(&mut self) {
+        let &CpuInputs { history, request, limit, policy, now, .. } = self.inputs;
+        let controlled = policy.controlled_values == ControlledValues::RequestsAndLimits;
+        let (Some(limit), true) = (limit, controlled && self.request < request) else { return };
+        let used = history.percentile_at(now, 1.0, &policy.history).unwrap_or(f64::INFINITY);
+        let lower = match limit == request {
+            // Guaranteed: they stay equal.
+            true => self.request,
+            false => limit.scale_up(self.request.0, request.0).max(self.with_margin(used)),
+        };
+        if lower < limit {
+            self.step(Step::Objective, self.request, Some(lower.max(self.request)), self.reason);
+        }
+    }
+
+    fn within_limit(&mut self) {
+        let &CpuInputs { request, limit, policy, .. } = self.inputs;
+        let (Some(before), Some(now)) = (limit, self.limit) else { return };
+        let controlled = policy.controlled_values == ControlledValues::RequestsAndLimits;
+        if controlled && before == request {
+            // Guaranteed: they stay equal.
+            let both = if now > before { now.max(self.request) } else { self.request };
+            if (both, both) != (self.request, now) {
+                self.step(Step::Limit, both, Some(both), self.reason);
+            }
+        } else if self.request > now && controlled {
+            self.step(Step::Limit, self.request, Some(self.request), self.reason);
+        } else if self.request > now {
+            self.step(Step::Limit, now, Some(now), self.reason);
+        }
+    }
+
+    fn boost(&mut self) {
+        let &CpuInputs { started_with, age_seconds, policy, .. } = self.inputs;
+        let Some(boost) = policy.startup_boost.filter(|boost| age_seconds < boost.duration.0) else { return };
+        let boosted = started_with.scale_up(boost.factor.0.into(), PerMille::WHOLE.0.into());
+        let boosted = match (policy.controlled_values, self.limit) {
+            (ControlledValues::RequestsOnly, Some(limit)) => boosted.min(limit),
+            _ => boosted,
+        };
+        if boosted > self.request {
+            let limit = self.limit.map(|limit| limit.max(boosted));
+            self.step(Step::StartupBoost, boosted, limit, Reason::StartupBoost);
+        }
+    }
+}
+
+/// A limit that would not have throttled what the container did in a throttled period: it used its quota in the part
+/// of the period that was left. At most four times as much, and no more than the node has.
+fn unthrottled(signal: &Signal, limit: MilliCpu) -> MilliCpu {
+    let left = PerMille::WHOLE.0.saturating_sub(signal.throttled_depth.0).max(250);
+    limit.scale_up(PerMille::WHOLE.0.into(), left.into()).min(MilliCpu(u64::from(signal.node_cpus) * 1000))
+}
+
+#[cfg(test)]
+mod tests;

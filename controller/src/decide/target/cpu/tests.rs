@@ -1,0 +1,186 @@
+//! What each step does to a CPU target.
+
+use sampler_common::demand::Demand;
+use sampler_common::snapshot::Causes;
+
+use super::*;
+use crate::decide::duration::Micros;
+use crate::decide::policy::StartupBoost;
+
+const DAY: u64 = 86_400;
+/// A midnight.
+const START: u64 = 1_700_006_400;
+
+/// A history of a sample a minute.
+fn history(minutes: u64, cores: impl Fn(u64) -> f64) -> History {
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
+    for minute in 0..minutes {
+        history.observe(Timestamp(START + 60 * minute), cores(minute));
+    }
+    history
+}
+
+/// A container with this request that has been running for as long as its history, and no limit.
+fn inputs<'a>(history: &'a History, request: u64, policy: &'a Policy) -> CpuInputs<'a> {
+    CpuInputs {
+        history,
+        request: MilliCpu(request),
+        limit: None,
+        started_with: MilliCpu(request),
+        signal: None,
+        changes: Changes::default(),
+        policy,
+        age_seconds: history.age_seconds(),
+        now: history.latest().unwrap_or(Timestamp(START)),
+    }
+}
+
+fn by_percentile(percent: u8) -> Policy {
+    let mut policy = Policy::default();
+    policy.history.percentile = Percentile::new(percent);
+    policy
+}
+
+/// A container that met its objective for an hour, using so much.
+fn met(cores: f64) -> Signal {
+    Signal {
+        demand: Demand {
+            point: cores,
+            lower: cores,
+            upper: cores,
+            bottleneck: Bottleneck::None,
+            confidence: 1.0,
+        },
+        p99_wait: Some(Micros(100)),
+        causes: Causes::default(),
+        tail_cause: None,
+        throttled_share: None,
+        throttled_depth: PerMille(0),
+        node_cpus: 16,
+        calm: Seconds(3600),
+    }
+}
+
+/// One whose waits are too long, for this.
+fn waits(bottleneck: Bottleneck, lower: f64, point: f64, upper: f64) -> Signal {
+    let demand = Demand { point, lower, upper, bottleneck, confidence: lower / upper };
+    Signal { demand, p99_wait: Some(Micros(80_000)), calm: Seconds(0), ..met(0.0) }
+}
+
+#[test]
+fn a_percentile_is_exact_and_young_ones_only_raise() {
+    let policy = by_percentile(95);
+    let old = history(2 * 1440, |_| 1.0);
+    let target = cpu(&inputs(&old, 5_000, &policy));
+    assert_eq!((target.request, target.reason), (MilliCpu(1_150), Reason::UsesLess));
+    let young = history(60, |_| 1.0);
+    let target = cpu(&inputs(&young, 5_000, &policy));
+    assert_eq!((target.request, target.reason), (MilliCpu(5_000), Reason::Learning));
+    assert_eq!(target.marks.iter().map(|mark| mark.step).collect::<Vec<_>>(), [Step::Use, Step::ColdStart]);
+    assert_eq!((target.marks[0].request, target.confidence), (MilliCpu(1_150), PerMille(40)));
+    let target = cpu(&inputs(&young, 500, &policy));
+    assert_eq!((target.request, target.reason), (MilliCpu(1_150), Reason::UsesMore));
+}
+
+#[test]
+fn without_recent_samples_nothing_moves() {
+    for policy in [by_percentile(90), Policy::default()] {
+        let (none, old) = (history(0, |_| 0.0), history(2 * 1440, |_| 1.0));
+        let late = CpuInputs { now: old.latest().unwrap().plus_seconds(601), ..inputs(&old, 700, &policy) };
+        for inputs in [inputs(&none, 700, &policy), late] {
+            let target = cpu(&inputs);
+            assert_eq!((target.request, target.reason), (MilliCpu(700), Reason::NoData));
+        }
+    }
+}
+
+#[test]
+fn waits_for_neighbours_raise_the_request_and_nothing_shrinks_meanwhile() {
+    let (history, policy) = (history(2 * 1440, |_| 1.0), Policy::default());
+    let sized = |request, signal: &Signal| {
+        let target = cpu(&CpuInputs { signal: Some(signal), ..inputs(&history, request, &policy) });
+        (target.request.0, target.reason)
+    };
+    // Sure of it: the point and the margin. Not sure: twice what it uses at least, and no more than the upper bound.
+    let sure = waits(Bottleneck::Neighbors, 1.0, 1.4, 1.6);
+    assert_eq!(sized(1_050, &sure), (1_610, Reason::Waits(Bottleneck::Neighbors)));
+    let unsure = waits(Bottleneck::Neighbors, 1.0, 1.4, 6.0);
+    assert_eq!(sized(1_050, &unsure), (2_300, Reason::Waits(Bottleneck::Neighbors)));
+    assert_eq!(sized(5_000, &sure), (5_000, Reason::WaitsDespiteRequest(Bottleneck::Neighbors)));
+    assert_eq!(sized(5_000, &waits(Bottleneck::Own, 1.0, 1.4, 1.6)), (5_000, Reason::OverThreaded));
+    // Met: it shrinks once it has been for long enough.
+    assert_eq!(sized(5_000, &Signal { calm: Seconds(299), ..met(1.0) }), (5_000, Reason::NotCalm));
+    let (request, reason) = sized(5_000, &met(1.0));
+    assert!((1_000..1_150).contains(&request) && reason == Reason::UsesLess, "{request} {reason}");
+}
+
+#[test]
+fn a_limit_that_binds_is_raised_or_named() {
+    let history = history(2 * 1440, |_| 0.15);
+    let throttled = Signal {
+        throttled_share: Some(PerMille(950)),
+        throttled_depth: PerMille(800),
+        p99_wait: None,
+        ..waits(Bottleneck::Quota, 0.2, 1.0, 1.2)
+    };
+    let sized = |controlled_values, signal: &Signal| {
+        let policy = Policy { controlled_values, ..Policy::default() };
+        let limit = Some(MilliCpu(200));
+        let target = cpu(&CpuInputs { limit, signal: Some(signal), ..inputs(&history, 100, &policy) });
+        (target.request.0, target.limit.map(|limit| limit.0), target.reason)
+    };
+    let both = ControlledValues::RequestsAndLimits;
+    assert_eq!(sized(both, &throttled), (1_150, Some(1_150), Reason::LimitRaised));
+    assert_eq!(sized(ControlledValues::RequestsOnly, &throttled), (200, None, Reason::LimitBinds));
+    assert!(Reason::LimitBinds.to_string().contains("controlledValues: RequestsAndLimits"));
+    // Bursts that are throttled cost no demand, but wait: the limit is what they used it up at.
+    let bursts = Signal { throttled_depth: PerMille(600), demand: met(0.1).demand, ..throttled.clone() };
+    let (_, limit, reason) = sized(both, &bursts);
+    assert_eq!((limit, reason), (Some(500), Reason::LimitRaised));
+    let above =
+        Signal { demand: Demand { bottleneck: Bottleneck::AncestorQuota, ..throttled.demand }, ..throttled };
+    assert_eq!(sized(both, &above).1, None);
+    assert_eq!(sized(both, &above).2, Reason::AncestorLimitBinds);
+}
+
+#[test]
+fn a_controlled_limit_falls_with_the_request_but_not_below_what_was_used() {
+    // Half a core, and three once an hour.
+    let history = history(2 * 1440, |minute| if minute % 60 == 0 { 3.0 } else { 0.5 });
+    let calm = met(0.5);
+    let limit = |request, limit, controlled_values, signal| {
+        let policy = Policy { controlled_values, ..by_percentile(90) };
+        let target =
+            cpu(&CpuInputs { limit: Some(MilliCpu(limit)), signal, ..inputs(&history, request, &policy) });
+        (target.request.0, target.limit.map(|limit| limit.0))
+    };
+    let both = ControlledValues::RequestsAndLimits;
+    // P90 is the half core; half of 10 cores is more than was ever used, half of 4 is not (3 cores within a bin, × 1.15).
+    assert_eq!(limit(1_150, 10_000, both, Some(&calm)), (575, Some(5_000)));
+    let (_, lowest) = limit(1_150, 5_000, both, Some(&calm));
+    assert!((3_450..3_770).contains(&lowest.unwrap()), "{lowest:?}");
+    // Guaranteed stays so.
+    assert_eq!(limit(5_000, 5_000, both, Some(&calm)), (575, Some(575)));
+    for (controlled_values, signal) in [(both, None), (ControlledValues::RequestsOnly, Some(&calm))] {
+        assert_eq!(limit(1_150, 10_000, controlled_values, signal), (575, None));
+    }
+}
+
+#[test]
+fn a_starting_container_gets_more_of_what_it_was_started_with() {
+    let history = history(2 * 1440, |_| 1.0);
+    let mut policy = by_percentile(90);
+    policy.startup_boost = Some(StartupBoost { factor: PerMille(3000), duration: Seconds(120) });
+    let sized = |age_seconds, request, limit: Option<u64>| {
+        let limit = limit.map(MilliCpu);
+        let started_with = MilliCpu(1_000);
+        let target =
+            cpu(&CpuInputs { age_seconds, limit, started_with, ..inputs(&history, request, &policy) });
+        (target.request.0, target.reason)
+    };
+    assert_eq!(sized(119, 1_000, None), (3_000, Reason::StartupBoost));
+    // What it has is not multiplied once more.
+    assert_eq!(sized(119, 3_000, None), (3_000, Reason::StartupBoost));
+    assert_eq!(sized(119, 1_000, Some(2_000)), (2_000, Reason::StartupBoost));
+    assert_eq!(sized(120, 3_000, None), (1_150, Reason::UsesLess));
+}

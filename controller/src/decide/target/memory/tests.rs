@@ -1,0 +1,108 @@
+//! What each step does to a memory target.
+
+use super::*;
+use crate::decide::duration::Seconds;
+use crate::decide::policy::Percentile;
+
+const MIB: u64 = 1 << 20;
+const DAY: u64 = 86_400;
+const START: u64 = 1_700_006_400;
+
+/// A history of a sample every ten minutes.
+fn history(samples: u64, mebibytes: impl Fn(u64) -> u64) -> MemoryHistory {
+    let mut history = MemoryHistory::new(Timestamp(START), Seconds(8 * DAY));
+    for sample in 0..samples {
+        history.observe(Timestamp(START + 600 * sample), Bytes(mebibytes(sample) * MIB));
+    }
+    history
+}
+
+fn sized(history: &MemoryHistory, request: u64, limit: Option<u64>, policy: &Policy) -> MemoryTarget {
+    memory(&MemoryInputs {
+        history,
+        request: Bytes(request * MIB),
+        limit: limit.map(|limit| Bytes(limit * MIB)),
+        policy,
+        now: history.latest().unwrap_or(Timestamp(START)),
+    })
+}
+
+fn both() -> Policy {
+    Policy { controlled_values: ControlledValues::RequestsAndLimits, ..Policy::default() }
+}
+
+#[test]
+fn peaks_with_their_margin_are_what_it_gets() {
+    let policy = Policy::default();
+    // 256 MiB is an edge: its bin is exact.
+    let steady = history(3 * 144, |_| 256);
+    let target = sized(&steady, 4_096, None, &policy);
+    assert_eq!((target.request, target.reason), (Bytes(256 * MIB).scale_up(115, 100), Reason::PeaksLower));
+    let target = sized(&steady, 100, None, &policy);
+    assert_eq!((target.request, target.reason), (Bytes(256 * MIB).scale_up(115, 100), Reason::PeaksHigher));
+    // One sample an hour is enough to be its peak.
+    let peaks = history(3 * 144, |sample| if sample % 6 == 3 { 512 } else { 16 });
+    assert_eq!(sized(&peaks, 4_096, None, &policy).request, Bytes(512 * MIB).scale_up(115, 100));
+}
+
+#[test]
+fn a_recent_peak_keeps_it_whatever_the_percentile() {
+    let mut policy = Policy::default();
+    policy.history.percentile = Percentile::new(50);
+    let once = history(3 * 144, |sample| if sample == 3 * 144 - 100 { 1_000 } else { 256 });
+    let target = sized(&once, 4_096, None, &policy);
+    assert_eq!((target.request, target.reason), (Bytes(1_000 * MIB).scale_up(115, 100), Reason::RecentPeak));
+    assert_eq!(target.marks[0].request, Bytes(256 * MIB).scale_up(115, 100));
+    let long_ago = history(3 * 144, |sample| if sample == 144 { 1_000 } else { 256 });
+    assert_eq!(sized(&long_ago, 4_096, None, &policy).reason, Reason::PeaksLower);
+}
+
+#[test]
+fn a_young_one_only_grows() {
+    let young = history(100, |_| 256);
+    let target = sized(&young, 4_096, None, &Policy::default());
+    assert_eq!((target.request, target.reason), (Bytes(4_096 * MIB), Reason::Learning));
+    assert_eq!(sized(&young, 10, None, &Policy::default()).reason, Reason::PeaksHigher);
+}
+
+#[test]
+fn without_recent_samples_nothing_moves() {
+    let none = history(0, |_| 0);
+    let target = sized(&none, 64, None, &Policy::default());
+    assert_eq!((target.request, target.reason), (Bytes(64 * MIB), Reason::NoData));
+}
+
+#[test]
+fn after_a_kill_there_is_a_fifth_more_and_at_least_100_mib() {
+    for (had, needed) in [(256, 356), (2_000, 2_400)] {
+        let mut history = history(3 * 144, |_| had - 10);
+        history.killed(history.latest().unwrap(), Bytes(had * MIB));
+        let target = sized(&history, had, Some(had), &both());
+        assert!(target.request >= Bytes(needed * MIB), "{target:?}");
+        assert_eq!(target.limit, Some(target.request));
+        let target = sized(&history, had, Some(had), &Policy::default());
+        assert_eq!((target.request, target.limit), (Bytes(had * MIB), None));
+        assert_eq!(target.reason, Reason::LimitBinds);
+        assert!(target.reason.to_string().contains("controlledValues: RequestsAndLimits"));
+    }
+    // With a lower percentile it is the kill that holds it.
+    let mut policy = both();
+    policy.history.percentile = Percentile::new(50);
+    let mut history = history(3 * 144, |_| 250);
+    history.killed(history.latest().unwrap(), Bytes(256 * MIB));
+    let target = sized(&history, 256, Some(256), &policy);
+    assert_eq!((target.request, target.limit), (Bytes(356 * MIB), Some(Bytes(356 * MIB))));
+    assert_eq!(
+        target.marks.iter().find(|mark| mark.step == Step::OutOfMemory).unwrap().reason,
+        Reason::OutOfMemory
+    );
+}
+
+#[test]
+fn a_controlled_limit_keeps_its_proportion() {
+    let steady = history(3 * 144, |_| 256);
+    let target = sized(&steady, 1_000, Some(2_000), &both());
+    assert_eq!(target.limit, Some(target.request.scale_up(2, 1)));
+    let target = sized(&steady, 100, Some(200), &both());
+    assert_eq!((target.limit, target.request), (Some(target.request), Bytes(256 * MIB).scale_up(115, 100)));
+}

@@ -1,0 +1,168 @@
+//! What the last window says against the objective, and for how long there has been room.
+//!
+//! A window that says only what was used has no signal: objective feedback is then off.
+//!
+//! | bottleneck | what sizing can do about it |
+//! |---|---|
+//! | quota | raise the limit, if the policy controls limits; else say so |
+//! | a quota above it | nothing: say whose |
+//! | neighbours, system, unknown | raise the request, by which the kernel shares CPUs |
+//! | its own threads | nothing: say so |
+
+use std::collections::BTreeSet;
+
+use sampler_common::abi::TOLD;
+use sampler_common::buckets;
+use sampler_common::demand::{self, Bottleneck, Demand};
+use sampler_common::histogram::{CoarseHistogram, midpoint_ns};
+use sampler_common::snapshot::{Cause, Causes, Durations};
+use sampler_common::window::Window;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::duration::{Micros, Seconds};
+use crate::decide::policy::Objectives;
+use crate::decide::share::PerMille;
+use crate::decide::units::Timestamp;
+
+/// A window, as far as sizing looks at it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// CPU that it would use if nothing held it back.
+    pub demand: Demand,
+    /// 99th percentile of the waits whose causes count; `None` where nothing waited for them.
+    pub p99_wait: Option<Micros>,
+    /// Wait by cause, in ns.
+    pub causes: Causes,
+    /// What most of the longest waits waited for; `None` without waits.
+    pub tail_cause: Option<Cause>,
+    /// Part of its limit's periods in which it was throttled; `None` without a limit.
+    pub throttled_share: Option<PerMille>,
+    /// Part of such a period for which it was, on average; 0 where that is not known.
+    pub throttled_depth: PerMille,
+    /// CPUs of the node.
+    pub node_cpus: u32,
+    /// For how long the objective has been met with room to spare ([`Calm`]).
+    pub calm: Seconds,
+}
+
+/// A window against the objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Met, by half or less of what is allowed.
+    Room,
+    /// Met.
+    Met,
+    /// Missed.
+    Missed {
+        /// Waits are too long.
+        wait: bool,
+        /// It is throttled too often.
+        throttled: bool,
+    },
+}
+
+/// Confidence in a demand from which on its point is believed; below, its bounds are further apart than a
+/// factor of two.
+const BELIEVED: f64 = 0.5;
+/// Length of a CPU limit's period where the window does not say, in ns.
+const PERIOD_NS: f64 = 100e6;
+
+impl Signal {
+    /// What a window of a container on a node of so many CPUs says; `None` for an empty one. `objective` says which
+    /// causes of wait count.
+    pub fn of(window: &Window, node_cpus: u32, objective: &Objectives) -> Option<Self> {
+        if window.length_ns == 0 {
+            return None;
+        }
+        let share = |part: f64| PerMille((part.clamp(0.0, 1.0) * 1000.0).round() as u32);
+        Some(Self {
+            demand: demand::estimate(window, node_cpus),
+            p99_wait: p99_ns(window, &objective.causes).map(|ns| Micros(ns.div_ceil(1000))),
+            causes: window.causes,
+            tail_cause: window.tail_cause(),
+            throttled_share: window.throttled_share().map(share),
+            throttled_depth: share(throttled_depth(window)),
+            node_cpus,
+            calm: Seconds(0),
+        })
+    }
+
+    /// Against the objective.
+    pub fn verdict(&self, objective: &Objectives) -> Verdict {
+        let throttled_share = self.throttled_share.unwrap_or_default();
+        let wait = self.p99_wait.is_some_and(|wait| wait > objective.p99_wait);
+        let throttled = throttled_share > objective.throttled_share;
+        if wait || throttled {
+            return Verdict::Missed { wait, throttled };
+        }
+        let short = self.p99_wait.is_none_or(|wait| wait.0 <= objective.p99_wait.0 / 2);
+        if short && throttled_share.0 <= objective.throttled_share.0 / 2 {
+            Verdict::Room
+        } else {
+            Verdict::Met
+        }
+    }
+
+    /// CPU, in cores, to give it now. Where the demand is sure that is its point. Where it is not, it is at least twice what it
+    /// uses, towards the upper bound, and the window after it will tell.
+    pub fn wanted(&self) -> f64 {
+        let Demand { point, lower, upper, confidence, .. } = self.demand;
+        if confidence >= BELIEVED { point } else { point.max(2.0 * lower).min(upper) }
+    }
+
+    /// CPU, in cores, to remember as used ([`super::super::history::History::observe`]): what is held back would otherwise be
+    /// remembered as small, and be held back again. What only might be wanted is remembered up to twice the use, but for
+    /// that which its own limit withholds.
+    pub fn remembered(&self) -> f64 {
+        let Demand { point, lower, bottleneck, .. } = self.demand;
+        if bottleneck == Bottleneck::Quota { point } else { point.min(2.0 * lower) }
+    }
+}
+
+/// 99th percentile of the waits of these causes in ns. A wait's cause is known by octave; within an octave the causes
+/// are taken to be spread alike.
+fn p99_ns(window: &Window, causes: &BTreeSet<Cause>) -> Option<u64> {
+    let counts = window.latency.counts();
+    let all = CoarseHistogram::from(&window.latency).counts;
+    let mut counted = [0.0; buckets::OCTAVES];
+    for (octave, (part, all)) in counted.iter_mut().zip(all).enumerate() {
+        let of = |cause: usize| window.coarse[cause].counts[octave];
+        let told: u64 = (0..TOLD).map(of).sum();
+        let known: u64 = (0..TOLD).filter(|cause| causes.contains(&Cause::ALL[*cause])).map(of).sum();
+        let unknown = if causes.contains(&Cause::Unknown) { all.saturating_sub(told) } else { 0 };
+        if all > 0 {
+            *part = ((known + unknown) as f64 / all as f64).min(1.0);
+        }
+    }
+    let weight =
+        |(bucket, count): (usize, &u64)| *count as f64 * counted[buckets::octave(bucket as u32) as usize];
+    let total: f64 = counts.iter().enumerate().map(weight).sum();
+    let mut sum = 0.0;
+    let bucket = counts.iter().enumerate().position(|bucket| {
+        sum += weight(bucket);
+        sum > 0.0 && sum >= 0.99 * total * (1.0 - 1e-12)
+    })?;
+    Some(midpoint_ns(bucket))
+}
+
+/// How much of a period with a throttle it was throttled for, in 0..=1.
+fn throttled_depth(window: &Window) -> f64 {
+    let Durations::Counted(durations) = &window.throttling.durations else { return 0.0 };
+    let throttles: f64 = durations.iter().map(|count| *count as f64).sum();
+    let period_ns = window.limits.cpu.map_or(PERIOD_NS, |limit| limit.period_us as f64 * 1000.0);
+    if throttles > 0.0 { window.throttling.throttled_ns as f64 / throttles / period_ns } else { 0.0 }
+}
+
+/// Since when the objective has been met with room. Part of the state that is kept of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calm {
+    since: Option<Timestamp>,
+}
+
+impl Calm {
+    /// Takes note of a window that ended at `now`, and says for how long there has been room.
+    pub fn after(&mut self, verdict: Verdict, now: Timestamp) -> Seconds {
+        self.since = (verdict == Verdict::Room).then(|| self.since.unwrap_or(now));
+        Seconds(self.since.map_or(0, |since| now.seconds_since(since)))
+    }
+}
