@@ -5,7 +5,7 @@
 //! works the same on any distribution. For what is linked on the host, the host's own sources and packages count.
 
 use std::{
-    env, fs,
+    env, fs, iter,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -180,10 +180,21 @@ impl<'a> Apt<'a> {
 
     /// Every version of a package that is offered, newest first.
     pub fn versions(&self, package: &str) -> Vec<Package> {
+        parse_stanzas(&self.ask(&["show", package]))
+    }
+
+    /// Every version of every package whose whole name matches a regular expression.
+    pub fn matching(&self, pattern: &str) -> Vec<Package> {
+        let found = self.ask(&["search", "--names-only", &format!("^{pattern}$")]);
+        let names = found.lines().filter_map(|line| line.split_whitespace().next());
+        let show: Vec<_> = iter::once("show").chain(names).collect();
+        if show.len() == 1 { Vec::new() } else { parse_stanzas(&self.ask(&show)) }
+    }
+
+    fn ask(&self, of_cache: &[&str]) -> String {
         let mut command = Command::new("apt-cache");
-        command.arg("-c").arg(self.dir.join("apt.conf")).env("LC_ALL", "C");
-        let shown = step::ask(command.args(["show", package]), Duration::from_secs(60));
-        parse_stanzas(&shown.unwrap_or_default())
+        command.arg("-c").arg(self.dir.join("apt.conf")).env("LC_ALL", "C").args(of_cache);
+        step::ask(&mut command, Duration::from_secs(60)).unwrap_or_default()
     }
 
     /// The packages named and all that they need and that is not installed, as apt would choose them.

@@ -61,7 +61,7 @@ impl FromStr for Series {
 pub fn image(cache: &Cache, series: Series) -> Result<PathBuf> {
     let entry = cache.entry(&format!("linux-{series}"), |dir| {
         let apt = Apt::open(cache, series.suite(), "apt (for Debian's kernels)")?;
-        let package = find(series, |name| apt.versions(name))?;
+        let package = find(series, &apt.matching(IMAGES), |name| apt.versions(name))?;
         let packed = dir.join("package");
         let version = format!("{}={}", package.name, package.version);
         apt.fetch(
@@ -77,34 +77,30 @@ pub fn image(cache: &Cache, series: Series) -> Result<PathBuf> {
     Ok(entry.join("vmlinuz"))
 }
 
-/// Follows the meta package to the package that has the kernel: an image on older suites, a "binary" on newer ones.
-fn find(series: Series, versions: impl Fn(&str) -> Vec<Package>) -> Result<Package> {
-    let meta = "linux-image-cloud-amd64";
-    let offered = versions(meta);
-    let of_series = |package: &&Package| package.version.starts_with(&format!("{series}."));
-    let Some(mut package) = offered.iter().find(of_series).cloned() else {
-        let offered: Vec<_> = offered.iter().map(|package| package.version.as_str()).collect();
-        bail!("{meta} of series {series} is not offered any more, only {}", offered.join(", "));
+/// What kernels are called. The meta package names the newest only; those before it stay in the archive for a while.
+const IMAGES: &str = "linux-image-.*-cloud-amd64";
+
+/// The package with the newest kernel of the series: an image on older suites; on newer ones the "binary" that the
+/// image depends on.
+fn find(series: Series, images: &[Package], versions: impl Fn(&str) -> Vec<Package>) -> Result<Package> {
+    let of_series = images.iter().filter(|package| package.version.starts_with(&format!("{series}.")));
+    let Some(image) = of_series.max_by_key(|package| numbers(&package.version)) else {
+        let offered: Vec<_> = images.iter().map(|package| package.version.as_str()).collect();
+        bail!("no kernel of series {series} is offered any more, only {}", offered.join(", "));
     };
-    // Two steps are all there are today; the bound is for a loop.
-    for _ in 0..4 {
-        let holder = |name: &&String| {
-            ["linux-image-", "linux-binary-"].iter().any(|start| name.starts_with(start))
-                && name.ends_with("-cloud-amd64")
-        };
-        let Some(next) = package.depends.iter().find(holder) else {
-            return Ok(package);
-        };
-        package = versions(next)
-            .into_iter()
-            .find(of_series_owned(series))
-            .with_context(|| format!("{next} is named by {} but not offered", package.name))?;
+    let binary = |name: &&String| name.starts_with("linux-binary-") && name.ends_with("-cloud-amd64");
+    match image.depends.iter().find(binary) {
+        None => Ok(image.clone()),
+        Some(name) => {
+            let offered = versions(name).into_iter().find(|package| package.version == image.version);
+            offered.with_context(|| format!("{name} is named by {} but not offered", image.name))
+        }
     }
-    bail!("{meta} leads from package to package without end")
 }
 
-fn of_series_owned(series: Series) -> impl Fn(&Package) -> bool {
-    move |package| package.version.starts_with(&format!("{series}."))
+/// A version's numbers in their order, by which the versions of one series are compared.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
 /// `boot/vmlinuz-*`, or `usr/lib/modules/*/vmlinuz`.
@@ -128,21 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn the_meta_package_is_followed_to_the_kernel_of_the_series() {
-        let versions = |name: &str| match name {
-            "linux-image-cloud-amd64" => vec![
-                package(name, "7.2.12-1", &["linux-base-cloud-amd64", "linux-image-7.2.12-cloud-amd64"]),
-                package(name, "6.1.9-1", &["linux-image-6.1.0-cloud-amd64"]),
-            ],
-            "linux-image-7.2.12-cloud-amd64" => {
-                vec![package(name, "7.2.12-1", &["linux-binary-7.2.12-cloud-amd64", "linux-modules-7.2.12"])]
-            }
-            _ => vec![package(name, if name.contains("6.1") { "6.1.9-1" } else { "7.2.12-1" }, &["kmod"])],
+    fn the_newest_kernel_of_the_series_is_found_though_newer_series_are_offered() {
+        let image = |version: &str, depends: &[&str]| {
+            package(&format!("linux-image-{version}-cloud-amd64"), &format!("{version}-1~bpo13+1"), depends)
         };
-        assert_eq!(find(Series::V7_2, versions).unwrap().name, "linux-binary-7.2.12-cloud-amd64");
-        assert_eq!(find(Series::V6_1, versions).unwrap().name, "linux-image-6.1.0-cloud-amd64");
-        let error = find(Series::V6_12, versions).unwrap_err().to_string();
-        assert!(error.contains("only 7.2.12-1, 6.1.9-1"), "{error}");
+        let images = [
+            image("7.2.9", &["linux-binary-7.2.9-cloud-amd64"]),
+            image("7.2.12", &["linux-base-cloud-amd64", "linux-binary-7.2.12-cloud-amd64"]),
+            image("7.3.4", &["linux-binary-7.3.4-cloud-amd64"]),
+            image("6.1.9", &["kmod", "linux-base"]),
+        ];
+        let versions = |name: &str| match name {
+            "linux-binary-7.2.12-cloud-amd64" => vec![package(name, "7.2.12-1~bpo13+1", &["kmod"])],
+            _ => vec![],
+        };
+        let found = |series| find(series, &images, versions).map(|package| package.name);
+        assert_eq!(found(Series::V7_2).unwrap(), "linux-binary-7.2.12-cloud-amd64");
+        assert_eq!(found(Series::V6_1).unwrap(), "linux-image-6.1.9-cloud-amd64");
+        let error = found(Series::V6_12).unwrap_err().to_string();
+        assert!(error.contains("only 7.2.9-1~bpo13+1, "), "{error}");
+        let error = find(Series::V7_2, &images, |_| vec![]).unwrap_err().to_string();
+        assert!(error.contains("linux-binary-7.2.12-cloud-amd64 is named by"), "{error}");
     }
 
     #[test]
