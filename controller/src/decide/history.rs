@@ -18,6 +18,7 @@
 //! * A forecast is judged by what happened after it was made, never by what it was made from.
 
 pub mod blocks;
+pub mod checkpoint;
 pub mod day;
 pub mod decaying;
 pub mod errors;
@@ -25,6 +26,7 @@ pub mod level;
 pub mod memory;
 pub mod recent;
 pub mod usage;
+pub mod workload;
 
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`bet`] | CPU from its use alone: the allocation that costs least by the container's own past errors of forecast |
 //! | [`signal`] | what the last window says against the objective |
+//! | [`replicas`] | one size for all replicas of a workload, or each its own |
 //! | [`cpu`](mod@cpu), [`memory`](mod@memory) | the steps, each leaving a mark |
 //!
 //! Bounds, the node and the guards come after all of this, and are not known here.
@@ -16,9 +17,11 @@
 pub mod bet;
 pub mod cpu;
 pub mod memory;
+pub mod replicas;
 pub mod signal;
 
 pub use bet::{Changes, Prices};
 pub use cpu::{CpuInputs, CpuTarget, cpu};
 pub use memory::{MemoryInputs, MemoryTarget, memory};
+pub use replicas::{Replicas, Spread};
 pub use signal::{Calm, Signal, Verdict};

@@ -98,11 +98,12 @@ impl DayProfile {
     /// Takes the larger of each bin; of the bins that are being filled the later one.
     pub(super) fn merge(&mut self, other: &Self) {
         for bin in 0..BINS {
-            if other.max[bin] > self.max[bin] {
+            if (other.max[bin], other.mean[bin]) > (self.max[bin], self.mean[bin]) {
                 (self.max[bin], self.mean[bin]) = (other.max[bin], other.mean[bin]);
             }
         }
-        if (other.open, other.open_max) > (self.open, self.open_max) {
+        let open = |day: &Self| (day.open, day.open_max, day.open_sum, day.open_slots);
+        if open(other) > open(self) {
             (self.open, self.open_max) = (other.open, other.open_max);
             (self.open_sum, self.open_slots) = (other.open_sum, other.open_slots);
         }

@@ -136,26 +136,24 @@ impl Recent {
         self.open_samples == 1
     }
 
-    /// Takes the larger of each slot. The slots of the one that was sampled last are kept.
+    /// Takes the larger of each slot, once the slots of both have ended alike.
     pub(super) fn merge(&mut self, other: &Self) {
-        let (newer, older) =
-            if other.current > self.current { (other.clone(), &*self) } else { (self.clone(), other) };
-        let mut merged = newer;
-        for number in older.current().saturating_sub(Self::SLOTS as u64)..older.current() {
-            let place = number as usize % Self::SLOTS;
-            let larger = older.slot(number).filter(|slot| {
-                number + Self::SLOTS as u64 >= merged.current()
-                    && merged.slot(number).is_none_or(|ours| slot.max > ours.max)
-            });
-            if larger.is_some() {
-                (merged.max[place], merged.mean[place]) = (older.max[place], older.mean[place]);
+        let mut other = other.clone();
+        let current = self.current.max(other.current);
+        for recent in [&mut *self, &mut other] {
+            // Once around and one more leaves nothing of what is too old.
+            for _ in 0..(current - recent.current).min(Self::SLOTS as u32 + 1) {
+                recent.advance();
+            }
+            recent.current = current;
+        }
+        for place in 0..Self::SLOTS {
+            if (other.max[place], other.mean[place]) > (self.max[place], self.mean[place]) {
+                (self.max[place], self.mean[place]) = (other.max[place], other.mean[place]);
             }
         }
-        if older.current == merged.current {
-            merged.open_max = merged.open_max.max(older.open_max);
-            merged.open_sum = merged.open_sum.max(older.open_sum);
-            merged.open_samples = merged.open_samples.max(older.open_samples);
-        }
-        *self = merged;
+        self.open_max = self.open_max.max(other.open_max);
+        self.open_sum = self.open_sum.max(other.open_sum);
+        self.open_samples = self.open_samples.max(other.open_samples);
     }
 }

@@ -229,4 +229,35 @@ proptest! {
         let bases = errors::bases(recent, history.day(), recent.current(), recent.open());
         prop_assert!(bases.iter().flatten().flatten().all(|base| base.is_finite() && *base >= 0.0));
     }
+
+    #[test]
+    fn replicas_merge_in_any_order(
+        replicas in prop::collection::vec(prop::collection::vec((1..2_000u64, 0.0..50.0f64), 1..60), 3)
+    ) {
+        let [a, b, c] = [0, 1, 2].map(|index: usize| {
+            let mut history = History::new(Timestamp(START + index as u64), Seconds(8 * DAY));
+            let mut at = START;
+            for (step, cores) in &replicas[index] {
+                at += step;
+                history.observe(Timestamp(at), *cores);
+            }
+            history
+        });
+        let merged = |one: &History, another: &History| {
+            let mut sum = one.clone();
+            sum.merge(another);
+            // The mean is a float: it is looked at by itself.
+            let mean = std::mem::take(&mut sum.mean);
+            (History { mean: MeanUsage::default(), ..sum }, mean)
+        };
+        let whole = |one: &History, another: &History| {
+            let (history, mean) = merged(one, another);
+            History { mean, ..history }
+        };
+        prop_assert_eq!(merged(&a, &b).0, merged(&b, &a).0);
+        let (left, right) = (merged(&whole(&a, &b), &c), merged(&a, &whole(&b, &c)));
+        prop_assert_eq!(left.0, right.0);
+        let (left, right) = (left.1.cores().unwrap(), right.1.cores().unwrap());
+        prop_assert!((left - right).abs() <= 1e-4 * (1.0 + left), "{left} {right}");
+    }
 }
