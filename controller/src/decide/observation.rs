@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use sampler_common::window::Window;
 use serde::{Deserialize, Serialize};
 
-use super::duration::Seconds;
 use super::labels::{LabelSelector, Labels};
 use super::scope::{PolicyObject, WorkloadKind};
 use super::sizes::{Resource, Sizes};
@@ -485,9 +484,4 @@ pub struct DisruptionBudget {
     pub selector: LabelSelector,
     /// How many of them may be disrupted now.
     pub disruptions_allowed: u32,
-}
-
-/// Age of a reading.
-pub fn age(reading: &Reading, now: Timestamp) -> Seconds {
-    Seconds(now.seconds_since(reading.until()))
 }

@@ -1,0 +1,66 @@
+//! A node divided among the containers that run on it: CPU by the bargain of [`super::allocate`], memory to who needs it most.
+//!
+//! Only what takes part is divided: the requests of everybody else are subtracted first. What a container keeps in any case is its
+//! request, or less where it wants less; what it can get at most is its target as far as the guards let it. So what
+//! shrinks frees room first, and what a guard holds takes room from nobody.
+
+use std::num::NonZeroU32;
+
+use super::allocate::{Bid, NodeOversubscribed, allocate};
+use super::units::{Bytes, MilliCpu};
+
+/// What one container brings.
+#[derive(Clone, Debug)]
+pub struct Claim<'a> {
+    /// Who: pod and container. Decides ties.
+    pub who: (&'a str, &'a str),
+    /// How much its gain counts.
+    pub weight: NonZeroU32,
+    /// It is being hurt now.
+    pub urgent: bool,
+    /// Its pod's priority.
+    pub priority: i32,
+    /// CPU request that it has, and that it would have.
+    pub cpu: (MilliCpu, MilliCpu),
+    /// Memory request that it has, and that it would have.
+    pub memory: (Bytes, Bytes),
+}
+
+/// What each claim gets, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Division {
+    /// CPU; an error where what is kept in any case does not fit, and nothing may rise.
+    pub cpu: Result<Vec<MilliCpu>, NodeOversubscribed>,
+    /// Memory; `None` where it does not fit, and nothing may rise.
+    pub memory: Option<Vec<Bytes>>,
+}
+
+/// Divides what is left of a node when everybody else has theirs.
+pub fn divide(cpu: MilliCpu, memory: Bytes, claims: &[Claim<'_>]) -> Division {
+    let bids: Vec<_> = claims
+        .iter()
+        .map(|claim| Bid::new(claim.who, claim.weight, claim.cpu.0.min(claim.cpu.1), claim.cpu.1))
+        .collect();
+    let cpu = allocate(cpu, &bids).map(|allocation| allocation.shares);
+    Division { cpu, memory: divide_memory(memory, claims) }
+}
+
+/// Memory is not shared by weight: half of what it takes not to be killed is worth nothing. Whoever is being hurt comes first, then
+/// who has the higher priority.
+fn divide_memory(memory: Bytes, claims: &[Claim<'_>]) -> Option<Vec<Bytes>> {
+    let floor = |claim: &Claim<'_>| claim.memory.0.min(claim.memory.1);
+    let floors: u128 = claims.iter().map(|claim| u128::from(floor(claim).0)).sum();
+    let mut left = Bytes(u64::try_from(u128::from(memory.0).checked_sub(floors)?).unwrap_or(u64::MAX));
+    let mut shares: Vec<Bytes> = claims.iter().map(floor).collect();
+    let mut order: Vec<usize> = (0..claims.len()).collect();
+    order.sort_by_key(|index| {
+        let claim = &claims[*index];
+        (!claim.urgent, std::cmp::Reverse(claim.priority), claim.who)
+    });
+    for index in order {
+        let more = claims[index].memory.1.saturating_sub(shares[index]).min(left);
+        shares[index] = shares[index].saturating_add(more);
+        left = left.saturating_sub(more);
+    }
+    Some(shares)
+}

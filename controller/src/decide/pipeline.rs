@@ -1,0 +1,519 @@
+//! The pipeline: from an observation to a plan, a record for every container, and what to remember.
+//!
+//! ```text
+//! for each pod        select ─▶ remember what is new
+//! for each container  data ─▶ target ─▶ bounds (policy, LimitRange, own limit)
+//! for each namespace  quota
+//! for each node       market ─▶ guards
+//! for each pod        class, disruption ─▶ one action
+//! for each node       order: what frees before what takes ─▶ plan
+//! ```
+//!
+//! # Invariants
+//!
+//! * A function of its arguments: same observation, state and time, byte-equal plan.
+//! * Every container of every pod gets exactly one record with exactly one reason.
+//! * What is only shown (Recommend, dry run) changes nothing for those that are applied: it takes neither room nor quota.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::bounds::{self, Bounded};
+use super::guards::{self, Facts};
+use super::node::{self, Claim};
+use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority};
+use super::plan::Plan;
+use super::policy::Mode;
+use super::quota::Ledger;
+use super::reason::Reason;
+use super::record::{ContainerRef, DecisionRecord, Inputs, Mark, Step, Waits};
+use super::select::{self, Chosen};
+use super::size;
+use super::sizes::{Direction, Resource, Sizes};
+use super::state::{ContainerState, State};
+use super::units::{Bytes, MilliCpu, Timestamp};
+use super::weight::weight;
+use super::{order, pod};
+
+/// What was decided.
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What is to be done.
+    pub plan: Plan,
+    /// One for every container, by namespace, pod and name.
+    pub records: Vec<DecisionRecord>,
+    /// What is to be remembered.
+    pub state: State,
+}
+
+/// Decides.
+pub fn decide(observation: &Observation, state: &State, now: Timestamp) -> Outcome {
+    let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> =
+        observation.pods.iter().map(|(uid, pod)| (uid, select::policy(observation, pod))).collect();
+    let mut state = remember(observation, state, &chosen, now);
+
+    let mut records = Vec::new();
+    let mut drafts = Vec::new();
+    for (uid, pod) in &observation.pods {
+        for name in pod.containers.keys() {
+            match consider(observation, &chosen[uid], &state, Place { uid, pod, name }, now) {
+                Ok(draft) => drafts.push(draft),
+                Err(record) => records.push(*record),
+            }
+        }
+    }
+    within_quotas(observation, &mut drafts);
+    within_nodes(observation, &mut drafts);
+    for draft in &mut drafts {
+        draft.guard();
+    }
+    let actions = pod::actions(observation, &mut drafts);
+    let plan = order::plan(observation, actions, &mut drafts);
+
+    let remembered: Vec<_> = drafts.iter().map(Draft::to_remember).collect();
+    records.extend(drafts.into_iter().map(Draft::finish));
+    records.sort_by(|one, other| one.container.cmp(&other.container));
+    for Remembered { uid, container, target, planned } in remembered {
+        if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
+            of.target = Some(target);
+            of.planned = planned.or(of.planned);
+        }
+    }
+    Outcome { plan, records, state }
+}
+
+/// A container's place in an observation.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) uid: &'a PodUid,
+    pub(super) pod: &'a Pod,
+    pub(super) name: &'a str,
+}
+
+/// The state with what is new in the observation. Of pods that no policy acts on nothing is remembered, of those whose policy is
+/// Disabled nothing new.
+fn remember(
+    observation: &Observation,
+    state: &State,
+    chosen: &BTreeMap<&PodUid, Result<Chosen, Reason>>,
+    now: Timestamp,
+) -> State {
+    let mut state = state.clone();
+    for (uid, pod) in &observation.pods {
+        let Ok(Chosen { policy, .. }) = &chosen[uid] else { continue };
+        let Some(node) = pod.node.as_ref().and_then(|node| observation.nodes.get(node)) else { continue };
+        let containers = state.pods.entry(uid.clone()).or_default();
+        for (name, container) in &pod.containers {
+            if container.kind == ContainerKind::Init {
+                continue;
+            }
+            let of = containers
+                .entry(name.clone())
+                .or_insert_with(|| ContainerState::new(container.desired, policy, now));
+            if policy.mode == Mode::Disabled {
+                of.last_seen = now;
+            } else {
+                of.observe(pod, container, node, policy, now);
+            }
+        }
+    }
+    state.forget(now);
+    state
+}
+
+/// What is to be given to one container, in the making.
+pub(super) struct Draft<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) node_name: &'a str,
+    pub(super) facts: Facts<'a>,
+    /// It is changed, not only shown.
+    pub(super) applies: bool,
+    dry_run: bool,
+    /// What it is to get.
+    pub(super) sizes: Sizes,
+    /// What the guards would leave of it, before the node is divided.
+    guarded: Sizes,
+    target: Sizes,
+    target_reason: Reason,
+    record: DecisionRecord,
+    /// Why its pod is treated otherwise than resized, once that is known.
+    pub(super) outcome: Option<Reason>,
+}
+
+/// What is kept of a draft.
+struct Remembered {
+    uid: PodUid,
+    container: String,
+    target: Sizes,
+    planned: Option<Sizes>,
+}
+
+/// A container up to its bounds, or the record of why it is not looked at any further.
+fn consider<'a>(
+    observation: &'a Observation,
+    chosen: &'a Result<Chosen, Reason>,
+    state: &'a State,
+    place: Place<'a>,
+    now: Timestamp,
+) -> Result<Draft<'a>, Box<DecisionRecord>> {
+    let Place { uid, pod, name } = place;
+    let container = &pod.containers[name];
+    let mut record = DecisionRecord {
+        container: ContainerRef {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: uid.clone(),
+            container: name.to_owned(),
+        },
+        at: now,
+        node: pod.node.clone(),
+        policy: None,
+        overruled: Vec::new(),
+        inputs: Inputs::default(),
+        current: container.desired,
+        target: None,
+        marks: Vec::new(),
+        result: container.desired,
+        reason: Reason::NoPolicy,
+    };
+    let stop = |record: DecisionRecord, reason| Err(Box::new(DecisionRecord { reason, ..record }));
+    let Chosen { id, policy, overruled } = match chosen {
+        Ok(chosen) => chosen,
+        Err(reason) => return stop(record, reason.clone()),
+    };
+    record.policy = Some((id.clone(), policy.mode));
+    record.overruled.clone_from(overruled);
+    if policy.mode == Mode::Disabled {
+        return stop(record, Reason::Disabled);
+    }
+    let node = pod.node.as_ref().and_then(|node| observation.nodes.get_key_value(node));
+    if let Some(reason) = select::out_of_reach(pod, node.map(|(_, node)| node), policy) {
+        return stop(record, reason);
+    }
+    let (Some((node_name, node)), Some(of)) = (node, state.container(uid, name)) else {
+        let reason = select::not_running(container).unwrap_or(Reason::NodeNotReady);
+        return stop(record, reason);
+    };
+    record.inputs = inputs(of, container, policy, now);
+    let no_data = || select::no_data(container, of, policy, now);
+    if let Some(reason) = select::not_running(container).or_else(no_data) {
+        return stop(record, reason);
+    }
+    if policy.mode == Mode::Observe {
+        return stop(record, Reason::Observed);
+    }
+
+    let facts = Facts {
+        now,
+        pod,
+        container,
+        node,
+        policy,
+        state: of,
+        autoscaler: autoscaler(observation, pod),
+        urgent: size::is_urgent(container, of, policy),
+    };
+    let size::Sized { sizes, marks, reason, unknown } = size::size(container, of, policy, now);
+    record.marks = marks;
+    let mut draft = Draft {
+        place,
+        node_name,
+        facts,
+        applies: policy.mode == Mode::Apply,
+        dry_run: observation.settings.dry_run,
+        sizes,
+        guarded: sizes,
+        target: sizes,
+        target_reason: reason,
+        record,
+        outcome: None,
+    };
+    draft.bound(observation, &unknown);
+    draft.guarded = guards::all(&draft.facts, draft.sizes);
+    Ok(draft)
+}
+
+fn inputs(
+    state: &ContainerState,
+    container: &super::observation::Container,
+    policy: &super::policy::Policy,
+    now: Timestamp,
+) -> Inputs {
+    let latest = container.latest();
+    let waits = state.signal.as_ref().map(|signal| Waits {
+        demand: signal.demand,
+        p99: signal.p99_wait,
+        throttled: signal.throttled_share,
+        objectives: policy.objectives.clone(),
+    });
+    Inputs {
+        age: state.read_until.map(|until| super::duration::Seconds(now.seconds_since(until))),
+        history: size::measured_for(state),
+        cores: latest.and_then(super::observation::Reading::cores),
+        memory: latest.and_then(super::observation::Reading::memory),
+        memory_peak: state.memory.recent_peak(now),
+        waits,
+    }
+}
+
+fn autoscaler<'a>(observation: &'a Observation, pod: &Pod) -> Option<&'a Autoscaler> {
+    let workload = pod.workload.as_ref()?;
+    let of_it = |autoscaler: &&Autoscaler| {
+        autoscaler.namespace == pod.namespace
+            && autoscaler.workload == *workload
+            && !autoscaler.utilisation_of.is_empty()
+    };
+    observation.autoscalers.iter().find(of_it)
+}
+
+/// A pod's priority as a number.
+pub(super) fn priority(observation: &Observation, pod: &Pod) -> i32 {
+    match &pod.priority {
+        Priority::Value(value) => *value,
+        Priority::Class(class) => observation.priority_classes.get(class).copied().unwrap_or_default(),
+    }
+}
+
+impl Draft<'_> {
+    /// What it has.
+    pub(super) fn current(&self) -> Sizes {
+        self.facts.current()
+    }
+
+    /// Whether it is to change.
+    pub(super) fn changes(&self) -> bool {
+        self.sizes != self.current()
+    }
+
+    /// Whether what is decided is done, too.
+    pub(super) fn is_done(&self) -> bool {
+        self.applies && !self.dry_run
+    }
+
+    /// Takes another size, and notes which step did it and why.
+    pub(super) fn mark(&mut self, step: Step, after: Sizes, reason: Reason) {
+        self.record.marks.push(Mark { step, before: self.sizes, after, reason });
+        self.sizes = after;
+    }
+
+    /// It keeps what it has, if it was to change.
+    pub(super) fn hold(&mut self, step: Step, reason: Reason) {
+        if self.changes() {
+            self.mark(step, self.current(), reason);
+        }
+    }
+
+    fn bound(&mut self, observation: &Observation, unknown: &[Resource]) {
+        let Facts { pod, policy, .. } = self.facts;
+        let current = self.current();
+        // Of what nothing is known stays as it is, also where it is out of bounds.
+        let keep =
+            |sizes: Sizes| unknown.iter().fold(sizes, |sizes, resource| sizes.with(*resource, &current));
+        let take = |draft: &mut Self, Bounded { sizes, reason }: Bounded| {
+            let sizes = keep(sizes);
+            if sizes != draft.sizes {
+                draft.mark(Step::Bounds, sizes, reason);
+            }
+        };
+        for bounded in bounds::allowed(pod, policy, self.sizes) {
+            take(self, bounded);
+        }
+        self.target = self.sizes;
+        self.record.target = Some(self.sizes);
+        let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
+        for range in ranges {
+            if let Some(bounded) = bounds::limit_range(pod, range, current, self.sizes) {
+                take(self, bounded);
+            }
+        }
+        for bounded in bounds::within_limits(pod, policy, self.sizes) {
+            take(self, bounded);
+        }
+    }
+
+    fn guard(&mut self) {
+        if let Some(back) = guards::revert(&self.facts) {
+            self.mark(Step::Guard, back, Reason::Reverted);
+            self.outcome = Some(Reason::Reverted);
+            return;
+        }
+        for guard in guards::ALL {
+            let guards::Ruling { sizes, objection } = guard(&self.facts, self.sizes);
+            if let Some(reason) = objection {
+                self.mark(Step::Guard, sizes, reason);
+            }
+        }
+    }
+
+    fn claim(&self, observation: &Observation) -> Claim<'_> {
+        let Facts { pod, policy, state, urgent, .. } = self.facts;
+        let (current, priority) = (self.current(), priority(observation, pod));
+        Claim {
+            who: (&self.place.uid.0, self.place.name),
+            weight: weight(state.started_with.cpu(), policy.weight, priority),
+            urgent,
+            priority,
+            cpu: (current.cpu(), self.guarded.cpu()),
+            memory: (current.memory(), self.guarded.memory()),
+        }
+    }
+
+    /// What the node gives, where that is less than what the guards would leave.
+    fn share(&mut self, resource: Resource, share: u64, oversubscribed: bool) {
+        let (wanted, given) = match resource {
+            Resource::Cpu => {
+                (self.guarded.cpu().0, Sizes { cpu_request: Some(MilliCpu(share)), ..self.sizes })
+            }
+            Resource::Memory => {
+                (self.guarded.memory().0, Sizes { memory_request: Some(Bytes(share)), ..self.sizes })
+            }
+        };
+        if share >= wanted {
+            return;
+        }
+        let given = bounds::equal_limits(self.facts.pod, given);
+        let given = if given.direction(&self.current()) == Direction::Same { self.current() } else { given };
+        let reason = if oversubscribed { Reason::NodeOversubscribed } else { Reason::NodeFull(resource) };
+        self.mark(Step::Node, given, reason);
+    }
+
+    fn to_remember(&self) -> Remembered {
+        Remembered {
+            uid: self.place.uid.clone(),
+            container: self.place.name.to_owned(),
+            target: self.target,
+            planned: (self.is_done() && self.changes()).then_some(self.sizes),
+        }
+    }
+
+    fn finish(self) -> DecisionRecord {
+        let (current, result) = (self.current(), self.sizes);
+        let reason = if current == result {
+            // Whatever took the last of the change away; where nothing was to change, the target says why.
+            let last = self.record.marks.iter().rev().find(|mark| mark.before != mark.after);
+            last.filter(|mark| mark.after == current).map_or(self.target_reason, |mark| mark.reason.clone())
+        } else if self.dry_run {
+            Reason::DryRun
+        } else if !self.applies {
+            Reason::Recommended
+        } else if let Some(reason) = self.outcome {
+            reason
+        } else {
+            match result.direction(&current) {
+                Direction::Down => Reason::Lowered,
+                Direction::Up => Reason::Raised,
+                Direction::Both | Direction::Same => Reason::Rebalanced,
+            }
+        };
+        DecisionRecord { result, reason, ..self.record }
+    }
+}
+
+/// The order in which what is short is given out: who is being hurt, then by priority, then by uid.
+fn neediest_first(observation: &Observation, drafts: &[Draft<'_>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..drafts.len()).collect();
+    order.sort_by_key(|index| {
+        let Draft { facts, place, .. } = &drafts[*index];
+        (!facts.urgent, Reverse(priority(observation, facts.pod)), place.uid, place.name)
+    });
+    order
+}
+
+fn within_quotas(observation: &Observation, drafts: &mut [Draft<'_>]) {
+    if observation.quotas.is_empty() {
+        return;
+    }
+    let mut ledger = Ledger::new(&observation.quotas);
+    for index in neediest_first(observation, drafts) {
+        let draft = &mut drafts[index];
+        let Facts { pod, container, policy, .. } = draft.facts;
+        let (current, held) = (draft.current(), container.held(false));
+        // What the guards hold back takes no quota from others.
+        let (granted, objection) = ledger.grant(&pod.namespace, current, held, draft.guarded);
+        if let Some(reason) = objection {
+            let granted = bounds::equal_limits(pod, granted);
+            let granted = match bounds::within_limits(pod, policy, granted).pop() {
+                // A limit that was not granted keeps the request below it.
+                Some(_) => below_limits(granted),
+                None => granted,
+            };
+            draft.mark(Step::Bounds, granted, reason);
+            draft.guarded = guards::all(&draft.facts, granted);
+        }
+        if draft.applies {
+            ledger.take(&pod.namespace, held, draft.guarded);
+        }
+    }
+}
+
+fn below_limits(sizes: Sizes) -> Sizes {
+    Sizes {
+        cpu_request: sizes.cpu_request.map(|cpu| sizes.cpu_limit.map_or(cpu, |limit| cpu.min(limit))),
+        memory_request: sizes
+            .memory_request
+            .map(|memory| sizes.memory_limit.map_or(memory, |limit| memory.min(limit))),
+        ..sizes
+    }
+}
+
+/// Divides each node among the containers that are changed; and then, for those that are only shown, as if they
+/// were, too.
+fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) {
+    let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        by_node.entry(draft.node_name).or_default().push(index);
+    }
+    let mut held: BTreeMap<&str, (u128, u128)> = BTreeMap::new();
+    for pod in observation.pods.values() {
+        let over =
+            matches!(pod.phase, super::observation::Phase::Succeeded | super::observation::Phase::Failed);
+        if let Some(node) = pod.node.as_deref().filter(|_| !over) {
+            let sizes = pod.held();
+            let sum = held.entry(node).or_default();
+            sum.0 += u128::from(sizes.cpu().0);
+            sum.1 += u128::from(sizes.memory().0);
+        }
+    }
+    for (name, all) in by_node {
+        let node = &observation.nodes[name];
+        let held = held.get(name).copied().unwrap_or_default();
+        let applied: Vec<usize> = all.iter().copied().filter(|index| drafts[*index].applies).collect();
+        divide(observation, node, held, &applied, &BTreeSet::new(), drafts);
+        if applied.len() < all.len() {
+            divide(observation, node, held, &all, &applied.into_iter().collect(), drafts);
+        }
+    }
+}
+
+/// Divides a node among these drafts, and gives their shares to those of them that are not `settled` yet.
+fn divide(
+    observation: &Observation,
+    node: &Node,
+    (cpu_held, memory_held): (u128, u128),
+    among: &[usize],
+    settled: &BTreeSet<usize>,
+    drafts: &mut [Draft<'_>],
+) {
+    let claims: Vec<_> = among.iter().map(|index| drafts[*index].claim(observation)).collect();
+    let ours = |get: fn(&Claim<'_>) -> u64| claims.iter().map(|claim| u128::from(get(claim))).sum::<u128>();
+    let left = |total: u64, held: u128, ours: u128| {
+        u64::try_from((u128::from(total) + ours).saturating_sub(held)).unwrap_or(u64::MAX)
+    };
+    let cpu = left(node.cpu.0, cpu_held, ours(|claim| claim.cpu.0.0));
+    let memory = left(node.memory.0, memory_held, ours(|claim| claim.memory.0.0));
+    let node::Division { cpu, memory } = node::divide(MilliCpu(cpu), Bytes(memory), &claims);
+    let floors: Vec<_> = claims
+        .iter()
+        .map(|claim| (claim.cpu.0.min(claim.cpu.1), claim.memory.0.min(claim.memory.1)))
+        .collect();
+    for (position, index) in among.iter().enumerate().filter(|(_, index)| !settled.contains(index)) {
+        let (cpu_floor, memory_floor) = floors[position];
+        let cpu_share = cpu.as_ref().map_or(cpu_floor, |shares| shares[position]);
+        let memory_share = memory.as_ref().map_or(memory_floor, |shares| shares[position]);
+        drafts[*index].share(Resource::Cpu, cpu_share.0, cpu.is_err());
+        drafts[*index].share(Resource::Memory, memory_share.0, memory.is_none());
+    }
+}

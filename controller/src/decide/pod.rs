@@ -1,0 +1,204 @@
+//! What concerns a pod as a whole: its class, the LimitRange of pods, disruption, and the one action for all of its containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::guards::support;
+use super::observation::{Container, Observation, Pod, PodUid, Qos};
+use super::pipeline::Draft;
+use super::plan::{Action, ActionKind, Change};
+use super::reason::Reason;
+use super::record::Step;
+use super::scope::WorkloadKind;
+use super::sizes::{Resource, Sizes};
+use super::units::{Bytes, MilliCpu};
+
+/// The class of a pod whose containers have such sizes.
+pub fn class<'a>(sizes: impl IntoIterator<Item = &'a Sizes>) -> Qos {
+    let (mut some, mut all_equal) = (false, true);
+    for sizes in sizes {
+        some |= *sizes != Sizes::default();
+        let equal = sizes.cpu_limit.is_some() && sizes.memory_limit.is_some();
+        all_equal &= equal
+            && sizes.cpu_request.or(sizes.cpu_limit) == sizes.cpu_limit
+            && sizes.memory_request.or(sizes.memory_limit) == sizes.memory_limit;
+    }
+    match (some, all_equal) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+/// One action for each pod that changes. What may not be done is held, with its reason.
+pub(super) fn actions(observation: &Observation, drafts: &mut [Draft<'_>]) -> Vec<Action> {
+    let mut by_pod: BTreeMap<&PodUid, Vec<usize>> = BTreeMap::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        by_pod.entry(draft.place.uid).or_default().push(index);
+    }
+    let mut disruption = Disruption::new(observation);
+    let mut actions = Vec::new();
+    for (uid, indices) in by_pod {
+        let pod = &observation.pods[uid];
+        check_class(pod, &indices, drafts);
+        check_limit_ranges(observation, pod, &indices, drafts);
+        let changing: Vec<usize> = indices.into_iter().filter(|index| drafts[*index].changes()).collect();
+        let Some(first) = changing.first() else { continue };
+        let node = drafts[*first].node_name.to_owned();
+        let Some(kind) = how(pod, &changing, drafts, &mut disruption) else { continue };
+        if !changing.iter().all(|index| drafts[*index].is_done()) {
+            continue;
+        }
+        let containers = changing
+            .iter()
+            .map(|index| {
+                let draft = &drafts[*index];
+                (draft.place.name.to_owned(), Change { from: draft.current(), to: draft.sizes })
+            })
+            .collect();
+        actions.push(Action {
+            node,
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            kind,
+            containers,
+        });
+    }
+    actions
+}
+
+/// What the pod's containers would have.
+fn sizes_after(pod: &Pod, indices: &[usize], drafts: &[Draft<'_>]) -> BTreeMap<String, Sizes> {
+    let mut sizes: BTreeMap<String, Sizes> =
+        pod.containers.iter().map(|(name, container)| (name.clone(), container.desired)).collect();
+    for index in indices {
+        sizes.insert(drafts[*index].place.name.to_owned(), drafts[*index].sizes);
+    }
+    sizes
+}
+
+fn hold_all(indices: &[usize], drafts: &mut [Draft<'_>], reason: &Reason) {
+    for index in indices {
+        drafts[*index].hold(Step::Plan, reason.clone());
+    }
+}
+
+/// A pod's class never changes.
+fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
+    if class(sizes_after(pod, indices, drafts).values()) != class(pod.containers.values().map(|c| &c.desired))
+    {
+        hold_all(indices, drafts, &Reason::QosWouldChange);
+    }
+}
+
+/// The namespace's LimitRanges, of type Pod.
+fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
+    for range in observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
+        let after = sizes_after(pod, indices, drafts);
+        let sum = |get: fn(&Sizes) -> u64| after.values().map(get).fold(0, u64::saturating_add);
+        let below = |least: Option<u64>, sum: u64| least.is_some_and(|least| sum < least);
+        let above = |most: Option<u64>, sum: u64| most.is_some_and(|most| sum > most);
+        let (min, max) = (range.pod.min, range.pod.max);
+        let cpu = sum(|sizes| sizes.cpu().0);
+        let memory = sum(|sizes| sizes.memory().0);
+        let cpu_limit = sum(|sizes| sizes.cpu_limit.unwrap_or_default().0);
+        let memory_limit = sum(|sizes| sizes.memory_limit.unwrap_or_default().0);
+        let broken = below(min.cpu.map(|cpu| cpu.0), cpu)
+            || below(min.memory.map(|memory| memory.0), memory)
+            || above(max.cpu.map(|cpu| cpu.0), cpu.max(cpu_limit))
+            || above(max.memory.map(|memory| memory.0), memory.max(memory_limit));
+        if broken {
+            hold_all(indices, drafts, &Reason::LimitRange(range.name.clone()));
+        }
+    }
+}
+
+/// How the pod is changed; `None` where it must not be now.
+fn how(
+    pod: &Pod,
+    changing: &[usize],
+    drafts: &mut [Draft<'_>],
+    disruption: &mut Disruption<'_>,
+) -> Option<ActionKind> {
+    if changing.iter().any(|index| drafts[*index].outcome == Some(Reason::Reverted)) {
+        return Some(ActionKind::Revert);
+    }
+    let in_place = changing.iter().all(|index| support::in_place(&drafts[*index].facts));
+    let restarts = changing.iter().any(|index| restarts(drafts[*index].facts.container, &drafts[*index]));
+    if (!in_place || restarts)
+        && let Err(by) = disruption.take(pod, drafts[changing[0]].applies)
+    {
+        hold_all(changing, drafts, &Reason::DisruptionBudget(by));
+        return None;
+    }
+    if in_place {
+        return Some(ActionKind::Resize);
+    }
+    for index in changing {
+        drafts[*index].outcome = Some(Reason::Recreated);
+    }
+    Some(ActionKind::Recreate)
+}
+
+/// Whether the change restarts the container.
+fn restarts(container: &Container, draft: &Draft<'_>) -> bool {
+    let changes = |resource| !draft.sizes.same(resource, &container.desired);
+    [Resource::Cpu, Resource::Memory]
+        .into_iter()
+        .any(|resource| changes(resource) && container.resize_policy.restarts(resource))
+}
+
+/// Who may still be disrupted: as many as each budget allows, and one of a workload at a time.
+struct Disruption<'a> {
+    observation: &'a Observation,
+    /// Left of each budget, in their order.
+    left: Vec<u32>,
+    workloads: BTreeSet<(String, WorkloadKind, String)>,
+}
+
+impl<'a> Disruption<'a> {
+    fn new(observation: &'a Observation) -> Self {
+        let left = observation.disruption_budgets.iter().map(|budget| budget.disruptions_allowed).collect();
+        Self { observation, left, workloads: BTreeSet::new() }
+    }
+
+    /// Takes one, or says who does not allow it.
+    fn take(&mut self, pod: &Pod, counts: bool) -> Result<(), String> {
+        let budgets = self.observation.disruption_budgets.iter().enumerate();
+        let of_pod: Vec<usize> = budgets
+            .filter(|(_, budget)| budget.namespace == pod.namespace && budget.selector.matches(&pod.labels))
+            .map(|(index, _)| index)
+            .collect();
+        if let Some(index) = of_pod.iter().find(|index| self.left[**index] == 0) {
+            return Err(format!("PodDisruptionBudget {}", self.observation.disruption_budgets[*index].name));
+        }
+        let workload = pod.workload.as_ref().map(|of| (pod.namespace.clone(), of.kind, of.name.clone()));
+        if let Some(workload) = workload.as_ref().filter(|workload| self.workloads.contains(workload)) {
+            return Err(format!("{} {}, one of whose pods is being disrupted,", workload.1, workload.2));
+        }
+        if counts {
+            of_pod.iter().for_each(|index| self.left[*index] -= 1);
+            self.workloads.extend(workload);
+        }
+        Ok(())
+    }
+}
+
+/// What a pod would hold on its node after an action, beside what it holds now: CPU and memory.
+pub fn growth(pod: &Pod, action: &Action) -> (i128, i128) {
+    let mut after = pod.clone();
+    for (name, change) in &action.containers {
+        if let Some(container) = after.containers.get_mut(name) {
+            container.desired = change.to;
+            // What the node has agreed to follows.
+            container.allocated = None;
+            container.actual = None;
+        }
+    }
+    let (before, after) = (pod.held(), after.held());
+    let grown = |to: u64, from: u64| i128::from(to) - i128::from(from);
+    let memory = |sizes: &Sizes| sizes.memory_request.unwrap_or(Bytes::ZERO).0;
+    let cpu = |sizes: &Sizes| sizes.cpu_request.unwrap_or(MilliCpu::ZERO).0;
+    (grown(cpu(&after), cpu(&before)), grown(memory(&after), memory(&before)))
+}

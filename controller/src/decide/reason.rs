@@ -1,0 +1,259 @@
+//! Why a container got what it got: one typed reason for each that was considered, also when nothing was done.
+//!
+//! The name ([`Reason::name`]) is what conditions, events and metrics carry; the text is what a person reads, and it ends
+//! with what would change the outcome where somebody can.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::duration::Seconds;
+use super::scope::PolicyId;
+use super::sizes::Resource;
+use super::target::{cpu, memory};
+use super::units::{Bytes, MilliCpu};
+
+/// How much of a quota would be needed, and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Missing {
+    /// So much CPU.
+    Cpu(MilliCpu),
+    /// So much memory.
+    Memory(Bytes),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(cpu) => write!(f, "{cpu} CPU"),
+            Self::Memory(memory) => write!(f, "{memory} memory"),
+        }
+    }
+}
+
+/// Why. The order is that of the pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    // What is done.
+    /// It gets more.
+    Raised,
+    /// It gets less.
+    Lowered,
+    /// It gets more of one and less of another.
+    Rebalanced,
+    /// It gets back what its node had agreed to, since more is not to be had.
+    Reverted,
+    /// Its pod is made anew, since it cannot be resized in place.
+    Recreated,
+    /// The policy's mode is Recommend.
+    Recommended,
+    /// The policy's mode is Observe.
+    Observed,
+    /// The controller runs dry.
+    DryRun,
+
+    // Selection.
+    /// No policy selects it.
+    NoPolicy,
+    /// The controller leaves the namespace alone.
+    NamespaceExcluded,
+    /// A cluster policy denies the namespace.
+    NamespaceDenied(PolicyId),
+    /// Its pod or namespace carries the opt-out label.
+    OptedOut,
+    /// The policy's mode is Disabled.
+    Disabled,
+
+    // Out of reach.
+    /// Its pod is being deleted or is over.
+    PodGone,
+    /// Its pod is not scheduled, or not started.
+    PodNotRunning,
+    /// Its pod comes from a file of its node.
+    StaticPod,
+    /// It has no requests or limits, and must not be given any.
+    BestEffortPod,
+    /// Its pod is Guaranteed, and the policy leaves those alone.
+    GuaranteedPod,
+    /// It runs before the others, and is over.
+    InitContainer,
+    /// Nothing is known of its node, or the node does not answer.
+    NodeNotReady,
+    /// It keeps failing.
+    CrashLooping,
+    /// It does not run.
+    NotRunning,
+
+    // Data.
+    /// Nothing was measured.
+    MetricsMissing,
+    /// What was measured is too old.
+    DataStale(Seconds),
+    /// It has been measured for too short a time: so long, of so long.
+    DataThin(Seconds, Seconds),
+
+    // Target.
+    /// What its use of CPU, and its wait for it, ask for.
+    CpuTarget(cpu::Reason),
+    /// What its use of memory asks for.
+    MemoryTarget(memory::Reason),
+    /// What was found last time still holds.
+    TargetKept,
+    /// It has what it should have.
+    OnTarget,
+
+    // Bounds.
+    /// `minAllowed` of the policy.
+    MinAllowed(Resource),
+    /// `maxAllowed` of the policy.
+    MaxAllowed(Resource),
+    /// Its own limit, which the policy leaves alone.
+    LimitBinds(Resource),
+    /// A LimitRange of the namespace.
+    LimitRange(String),
+    /// A ResourceQuota of the namespace; so much more would be needed.
+    QuotaExceeded(String, Missing),
+
+    // Node.
+    /// The requests on the node do not fit.
+    NodeOversubscribed,
+    /// The node has no more to share.
+    NodeFull(Resource),
+
+    // Guards.
+    /// Its resize is waiting for room on the node, for so long.
+    ResizeDeferred(Seconds),
+    /// Its last resize was refused for good.
+    ResizeInfeasible,
+    /// Its resize is under way.
+    ResizeInProgress,
+    /// Its resize fails and is tried again.
+    ResizeFailing,
+    /// As much was refused for good before.
+    RefusedBefore,
+    /// Somebody else changed it.
+    ChangedByOther,
+    /// Its node cannot resize what runs.
+    ResizeUnsupported,
+    /// Its node cannot take memory limit away.
+    MemoryDecreaseUnsupported,
+    /// Changing it would restart it, and the disruption budget, or another of its workload, does not allow that now.
+    DisruptionBudget(String),
+    /// Its class would change.
+    QosWouldChange,
+    /// A HorizontalPodAutoscaler scales on it.
+    HpaManaged(String),
+    /// The node is short of something.
+    NodePressure,
+    /// It is not ready.
+    NotReady,
+    /// Its recent peak of memory, with headroom, is above it.
+    MemoryPeak(Bytes),
+    /// The change is too small.
+    Hysteresis(Resource),
+    /// The step is too large.
+    StepLimit(Resource),
+    /// It has changed too lately; so long yet.
+    Cooldown(Seconds),
+    /// It has changed too often within the hour.
+    ChangesPerHour(u32),
+}
+
+impl Reason {
+    /// Its name in conditions, events and metrics.
+    pub fn name(&self) -> String {
+        let debug = format!("{self:?}");
+        let end = debug.find(['(', ' ']).unwrap_or(debug.len());
+        debug[..end].to_owned()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raised => f.write_str("it gets more"),
+            Self::Lowered => f.write_str("it gets less"),
+            Self::Rebalanced => f.write_str("it gets more of one and less of another"),
+            Self::Reverted => f.write_str(
+                "it goes back to what its node has agreed to: what it asks for is not to be had, and would keep \
+                 others from being scheduled",
+            ),
+            Self::Recreated => f.write_str("its pod is evicted and made anew, as the policy allows"),
+            Self::Recommended => f.write_str("this is shown and not done: `mode: Apply` would do it"),
+            Self::Observed => f.write_str("its demand is shown: `mode: Recommend` would show a target, too"),
+            Self::DryRun => f.write_str("this is shown and not done: the controller runs dry"),
+            Self::NoPolicy => f.write_str("no policy selects it"),
+            Self::NamespaceExcluded => f.write_str("the controller leaves this namespace alone"),
+            Self::NamespaceDenied(policy) => write!(f, "{policy} denies this namespace"),
+            Self::OptedOut => {
+                write!(f, "its pod or namespace carries the label {}: \"false\"", super::select::OPT_OUT_LABEL)
+            }
+            Self::Disabled => f.write_str("the policy is Disabled: nothing new, and what was found stays"),
+            Self::PodGone => f.write_str("its pod is being deleted or is over"),
+            Self::PodNotRunning => f.write_str("its pod has not been started yet"),
+            Self::StaticPod => f.write_str("static pods cannot be resized"),
+            Self::BestEffortPod => {
+                f.write_str("a pod without any request or limit cannot be given one: its class would change")
+            }
+            Self::GuaranteedPod => {
+                f.write_str("its pod is Guaranteed: `guaranteedPods: Resize` would let it be resized")
+            }
+            Self::InitContainer => f.write_str("it runs before the others, and is over"),
+            Self::NodeNotReady => f.write_str("its node does not answer"),
+            Self::CrashLooping => f.write_str("it keeps failing: what it needs cannot be told, and a resize does not reach it"),
+            Self::NotRunning => f.write_str("it does not run: a resize would not reach it"),
+            Self::MetricsMissing => f.write_str("nothing was measured: is a sampler on its node?"),
+            Self::DataStale(age) => write!(f, "what was measured is {age} old"),
+            Self::DataThin(have, need) => write!(f, "it has been measured for {have} of the {need} that it takes"),
+            Self::CpuTarget(reason) => reason.fmt(f),
+            Self::MemoryTarget(reason) => reason.fmt(f),
+            Self::TargetKept => f.write_str("what was found last time still holds"),
+            Self::OnTarget => f.write_str("it has what it should have"),
+            Self::MinAllowed(resource) => write!(f, "minAllowed of {resource}"),
+            Self::MaxAllowed(resource) => write!(f, "maxAllowed of {resource}"),
+            Self::LimitBinds(resource) => write!(
+                f,
+                "its {resource} limit, which the policy leaves alone: `controlledValues: RequestsAndLimits` would let \
+                 it be raised"
+            ),
+            Self::LimitRange(name) => write!(f, "LimitRange {name}"),
+            Self::QuotaExceeded(name, missing) => {
+                write!(f, "ResourceQuota {name} is used up: {missing} more would be needed")
+            }
+            Self::NodeOversubscribed => {
+                f.write_str("what runs on the node has requested more than it has: nothing rises there")
+            }
+            Self::NodeFull(resource) => write!(f, "its node has no more {resource} to share"),
+            Self::ResizeDeferred(age) => write!(f, "its resize has been waiting for room on the node for {age}"),
+            Self::ResizeInfeasible => f.write_str("its last resize was refused for good"),
+            Self::ResizeInProgress => f.write_str("its last resize is under way"),
+            Self::ResizeFailing => f.write_str("its last resize fails and is being tried again"),
+            Self::RefusedBefore => f.write_str("as much was refused for good before, and the node is as it was"),
+            Self::ChangedByOther => f.write_str("somebody else has just changed it: the last writer has it"),
+            Self::ResizeUnsupported => f.write_str(
+                "its node cannot resize what runs (that takes Linux and Kubernetes 1.33): `resize.fallback: Recreate` \
+                 would let its pod be made anew",
+            ),
+            Self::MemoryDecreaseUnsupported => {
+                f.write_str("its node cannot take memory limit from what runs: that takes Kubernetes 1.34")
+            }
+            Self::DisruptionBudget(name) => {
+                write!(f, "changing it restarts it, and {name} allows no disruption now")
+            }
+            Self::QosWouldChange => f.write_str("its pod would change its class"),
+            Self::HpaManaged(name) => write!(
+                f,
+                "HorizontalPodAutoscaler {name} scales on it: request × target utilisation, at which it adds replicas, stays"
+            ),
+            Self::NodePressure => f.write_str("its node is short of memory, disk or processes: nothing rises there"),
+            Self::NotReady => f.write_str("it is not ready: nothing is taken away"),
+            Self::MemoryPeak(least) => {
+                write!(f, "its recent peak of memory with headroom is {least}: less could end in a kill")
+            }
+            Self::Hysteresis(resource) => write!(f, "the change of {resource} is too small"),
+            Self::StepLimit(resource) => write!(f, "one step changes {resource} by so much at most"),
+            Self::Cooldown(left) => write!(f, "it has just changed: not for another {left}"),
+            Self::ChangesPerHour(changes) => write!(f, "it has changed {changes} times within the hour"),
+        }
+    }
+}

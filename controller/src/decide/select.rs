@@ -1,0 +1,111 @@
+//! The first step: is this container looked at, by which policy, and is there anything to go by?
+//!
+//! Each check is a small function with one reason; the first that objects decides.
+
+use std::collections::BTreeMap;
+
+use super::duration::Seconds;
+use super::labels::Labels;
+use super::observation::{
+    Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, Qos, Reading,
+};
+use super::policy::{GuaranteedPods, Policy};
+use super::reason::Reason;
+use super::scope::{self, PolicyId, Selection, Subject};
+use super::state::ContainerState;
+use super::units::Timestamp;
+
+/// `false` on a pod or a namespace: no policy acts there.
+pub const OPT_OUT_LABEL: &str = "loadline.dev/enabled";
+
+/// The policy that acts on a pod.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// Which.
+    pub id: PolicyId,
+    /// What it says, bounds of cluster policies included.
+    pub policy: Box<Policy>,
+    /// Those that were less specific.
+    pub overruled: Vec<PolicyId>,
+}
+
+/// The policy that acts on a pod.
+///
+/// # Errors
+///
+/// Why none does.
+pub fn policy(observation: &Observation, pod: &Pod) -> Result<Chosen, Reason> {
+    static NO_LABELS: Labels = BTreeMap::new();
+    let namespace_labels = observation.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
+    if observation.settings.excluded_namespaces.contains(&pod.namespace) {
+        return Err(Reason::NamespaceExcluded);
+    }
+    if [&pod.labels, namespace_labels].iter().any(|labels| opted_out(labels)) {
+        return Err(Reason::OptedOut);
+    }
+    let subject = Subject {
+        namespace: &pod.namespace,
+        namespace_labels,
+        workload: pod.workload.as_ref().map(|workload| (workload.kind, workload.name.as_str())),
+        labels: &pod.labels,
+    };
+    match scope::select(observation.policies.iter(), &subject) {
+        Selection::Chosen { id, policy, overruled } => Ok(Chosen { id, policy, overruled }),
+        Selection::None => Err(Reason::NoPolicy),
+        Selection::Denied(by) => Err(Reason::NamespaceDenied(by)),
+    }
+}
+
+/// Whether labels say that nothing is to be done.
+pub fn opted_out(labels: &Labels) -> bool {
+    labels.get(OPT_OUT_LABEL).is_some_and(|value| value == "false")
+}
+
+/// A pod that cannot be resized, whatever is asked for.
+pub fn out_of_reach(pod: &Pod, node: Option<&Node>, policy: &Policy) -> Option<Reason> {
+    if pod.terminating || matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
+        return Some(Reason::PodGone);
+    }
+    if pod.is_static {
+        return Some(Reason::StaticPod);
+    }
+    if pod.node.is_none() || pod.phase == Phase::Pending {
+        return Some(Reason::PodNotRunning);
+    }
+    if pod.phase == Phase::Unknown || node.is_none_or(|node| !node.ready) {
+        return Some(Reason::NodeNotReady);
+    }
+    match (pod.qos, policy.guaranteed_pods) {
+        (Qos::BestEffort, _) => Some(Reason::BestEffortPod),
+        (Qos::Guaranteed, GuaranteedPods::Skip) => Some(Reason::GuaranteedPod),
+        _ => None,
+    }
+}
+
+/// A container that a resize would not reach.
+pub fn not_running(container: &Container) -> Option<Reason> {
+    match (container.kind, container.status) {
+        (ContainerKind::Init, _) => Some(Reason::InitContainer),
+        (_, ContainerStatus::CrashLooping) => Some(Reason::CrashLooping),
+        (_, ContainerStatus::Waiting | ContainerStatus::Terminated) => Some(Reason::NotRunning),
+        (_, ContainerStatus::Running { .. }) => None,
+    }
+}
+
+/// Data that are missing, stale or thin: nothing moves on them.
+pub fn no_data(
+    container: &Container,
+    state: &ContainerState,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Reason> {
+    let Some(until) = container.latest().map(Reading::until).max(state.read_until) else {
+        return Some(Reason::MetricsMissing);
+    };
+    let age = Seconds(now.seconds_since(until));
+    if age > policy.history.stale_after {
+        return Some(Reason::DataStale(age));
+    }
+    let (have, need) = (Seconds(state.history.age_seconds()), policy.history.minimum_data);
+    (have < need).then_some(Reason::DataThin(have, need))
+}

@@ -1,0 +1,136 @@
+//! From what is remembered of a container to what it should have: [`super::target`], once for each resource.
+
+use super::duration::Seconds;
+use super::observation::{Container, ContainerStatus, Reading};
+use super::policy::Policy;
+use super::reason::Reason;
+use super::record::{Mark, Step};
+use super::sizes::{Resource, Sizes};
+use super::state::ContainerState;
+use super::target::{self, CpuInputs, MemoryInputs, Verdict, cpu, memory};
+use super::units::Timestamp;
+
+/// What a container should have, before bounds.
+#[derive(Clone, Debug)]
+pub struct Sized {
+    /// How much.
+    pub sizes: Sizes,
+    /// What each step came to.
+    pub marks: Vec<Mark>,
+    /// Why, where nothing is to change.
+    pub reason: Reason,
+    /// Resources of which nothing is known, and which stay as they are.
+    pub unknown: Vec<Resource>,
+}
+
+/// What the container should have.
+pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> Sized {
+    let current = container.desired;
+    let memory_known = state.memory.latest().is_some();
+    let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
+    if let Some(kept) = state.target.filter(|_| !is_due(container, state, policy)) {
+        let mark = Mark { step: Step::Target, before: current, after: kept, reason: Reason::TargetKept };
+        let marks = if kept == current { Vec::new() } else { vec![mark] };
+        return Sized { sizes: kept, marks, reason: Reason::OnTarget, unknown };
+    }
+
+    let age = match container.status {
+        ContainerStatus::Running { since } => now.seconds_since(since),
+        _ => u64::MAX,
+    };
+    let cpu = target::cpu(&CpuInputs {
+        history: &state.history,
+        request: current.cpu(),
+        limit: current.cpu_limit,
+        started_with: state.started_with.cpu(),
+        signal: state.signal.as_ref(),
+        changes: state.changes,
+        policy,
+        age_seconds: age,
+        now,
+    });
+    let mut sizes = current;
+    let mut marks = Vec::new();
+    for cpu::Mark { request, limit, reason, .. } in cpu.marks {
+        let after = Sizes {
+            cpu_request: set(current.cpu_request, request.0).map(super::units::MilliCpu),
+            cpu_limit: current.cpu_limit.and(limit),
+            ..sizes
+        };
+        note(&mut marks, &mut sizes, after, Reason::CpuTarget(reason), reason == cpu::Reason::Holding);
+    }
+    let mut reason = Reason::CpuTarget(cpu.reason);
+    if memory_known {
+        let memory = target::memory(&MemoryInputs {
+            history: &state.memory,
+            request: current.memory(),
+            limit: current.memory_limit,
+            policy,
+            now,
+        });
+        for memory::Mark { request, limit, reason, .. } in memory.marks {
+            let after = Sizes {
+                memory_request: set(current.memory_request, request.0).map(super::units::Bytes),
+                memory_limit: current.memory_limit.and(limit),
+                ..sizes
+            };
+            note(
+                &mut marks,
+                &mut sizes,
+                after,
+                Reason::MemoryTarget(reason),
+                reason == memory::Reason::Holding,
+            );
+        }
+        if cpu.reason == cpu::Reason::Holding && memory.reason != memory::Reason::Holding {
+            reason = Reason::MemoryTarget(memory.reason);
+        }
+    }
+    if reason == Reason::CpuTarget(cpu::Reason::Holding) {
+        reason = Reason::OnTarget;
+    }
+    Sized { sizes, marks, reason, unknown }
+}
+
+/// A size that was not set and is 0 stays so.
+fn set<Size>(current: Option<Size>, target: u64) -> Option<u64> {
+    (current.is_some() || target > 0).then_some(target)
+}
+
+fn note(marks: &mut Vec<Mark>, sizes: &mut Sizes, after: Sizes, reason: Reason, silent: bool) {
+    if after != *sizes || !silent {
+        marks.push(Mark { step: Step::Target, before: *sizes, after, reason });
+    }
+    *sizes = after;
+}
+
+/// Whether something may have changed: a slot of the history has ended, or it is being hurt, or it is starting.
+fn is_due(container: &Container, state: &ContainerState, policy: &Policy) -> bool {
+    let Some(boost) = policy.startup_boost else {
+        return state.history.ended_slot() || is_urgent(container, state, policy);
+    };
+    let starting = |since| state.last_seen.seconds_since(since) <= 2 * boost.duration.0;
+    state.history.ended_slot()
+        || is_urgent(container, state, policy)
+        || matches!(container.status, ContainerStatus::Running { since } if starting(since))
+}
+
+/// Whether it is being hurt now: it misses its objective, uses more than it has, or was killed for want of memory
+/// since it last changed.
+pub fn is_urgent(container: &Container, state: &ContainerState, policy: &Policy) -> bool {
+    let missed = state
+        .signal
+        .as_ref()
+        .is_some_and(|signal| matches!(signal.verdict(&policy.objectives), Verdict::Missed { .. }));
+    let latest = container.latest();
+    let current = container.desired;
+    let outgrown = latest.and_then(Reading::cores).is_some_and(|cores| cores > current.cpu().cores())
+        || latest.and_then(Reading::memory).is_some_and(|memory| memory > current.memory());
+    let killed = container.oom_killed.is_some_and(|at| state.last_change.is_none_or(|change| at >= change));
+    missed || outgrown || killed
+}
+
+/// For how long the container has been measured.
+pub fn measured_for(state: &ContainerState) -> Seconds {
+    Seconds(state.history.age_seconds())
+}

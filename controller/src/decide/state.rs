@@ -1,0 +1,178 @@
+//! What is remembered from one decision to the next: histories, changes, and what came of them.
+//!
+//! It goes into a decision and comes out of it; nothing else keeps anything. A checkpoint is this, serialised.
+//!
+//! # Invariants
+//!
+//! * A reading counts once, however often it is observed.
+//! * A container that is not observed is kept for [`FORGET_AFTER`]: a short gap loses nothing. Then it is forgotten.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::duration::Seconds;
+use super::history::History;
+use super::history::memory::MemoryHistory;
+use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState};
+use super::policy::Policy;
+use super::sizes::Sizes;
+use super::target::{Calm, Changes, Signal};
+use super::units::{Bytes, MilliCpu, Timestamp};
+
+/// For so long a container that is not there any more is remembered.
+pub const FORGET_AFTER: Seconds = Seconds(3600);
+const HOUR_SECONDS: u64 = 3600;
+/// More changes than this within the hour are not told apart.
+const MOST_CHANGES: usize = 64;
+
+/// What is remembered, by pod and container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// By the pod's uid, then the container's name.
+    pub pods: BTreeMap<PodUid, BTreeMap<String, ContainerState>>,
+}
+
+impl State {
+    /// What is remembered of a container.
+    pub fn container(&self, uid: &PodUid, name: &str) -> Option<&ContainerState> {
+        self.pods.get(uid)?.get(name)
+    }
+
+    /// Forgets those that have not been there for long.
+    pub fn forget(&mut self, now: Timestamp) {
+        let remembered = |state: &ContainerState| now.seconds_since(state.last_seen) <= FORGET_AFTER.0;
+        self.pods.retain(|_, containers| {
+            containers.retain(|_, state| remembered(state));
+            !containers.is_empty()
+        });
+    }
+}
+
+/// What is remembered of one container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// CPU that it used, or would have.
+    pub history: History,
+    /// Memory that it used.
+    pub memory: MemoryHistory,
+    /// For how long there has been room.
+    pub calm: Calm,
+    /// How often its CPU has changed lately.
+    pub changes: Changes,
+    /// When it changed within the last hour, the oldest first.
+    pub changed: Vec<Timestamp>,
+    /// When it last changed.
+    pub last_change: Option<Timestamp>,
+    /// What it had when it was first seen.
+    pub started_with: Sizes,
+    /// What it had when it was last seen.
+    pub seen: Sizes,
+    /// What it was last planned to get.
+    pub planned: Option<Sizes>,
+    /// Whether its last change was not ours.
+    pub changed_by_other: bool,
+    /// What was refused for good.
+    pub refused: Option<Refusal>,
+    /// What it should have, as was last found.
+    pub target: Option<Sizes>,
+    /// When it was last there.
+    pub last_seen: Timestamp,
+    /// When the last reading that counted ended.
+    pub read_until: Option<Timestamp>,
+    /// What the last window said.
+    pub signal: Option<Signal>,
+}
+
+/// A resize that was refused for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What was asked for.
+    pub asked: Sizes,
+    /// The node's CPU then: another node is asked again.
+    pub node_cpu: MilliCpu,
+    /// The node's memory then.
+    pub node_memory: Bytes,
+}
+
+impl ContainerState {
+    /// Nothing is known yet of a container that has so much.
+    pub fn new(has: Sizes, policy: &Policy, now: Timestamp) -> Self {
+        Self {
+            history: History::new(now, policy.history.window),
+            memory: MemoryHistory::new(now, policy.history.window),
+            calm: Calm::default(),
+            changes: Changes::default(),
+            changed: Vec::new(),
+            last_change: None,
+            started_with: has,
+            seen: has,
+            planned: None,
+            changed_by_other: false,
+            refused: None,
+            target: None,
+            last_seen: now,
+            read_until: None,
+            signal: None,
+        }
+    }
+
+    /// Takes note of what is observed of the container: what it has, and the readings that are new.
+    pub fn observe(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        node: &Node,
+        policy: &Policy,
+        now: Timestamp,
+    ) {
+        self.last_seen = now;
+        self.history.set_window(policy.history.window);
+        self.memory.set_window(policy.history.window);
+        self.changed.retain(|at| now.seconds_since(*at) < HOUR_SECONDS);
+        if container.desired != self.seen {
+            if self.changed.len() < MOST_CHANGES {
+                self.changed.push(now);
+            }
+            self.last_change = Some(now);
+            if container.desired.cpu_request != self.seen.cpu_request {
+                self.changes.add(now);
+            }
+            self.changed_by_other = self.planned != Some(container.desired);
+            self.seen = container.desired;
+            self.target = None;
+        }
+        if matches!(pod.resize, ResizeState::Infeasible { .. }) && self.planned == Some(container.desired) {
+            let (node_cpu, node_memory) = (node.cpu, node.memory);
+            self.refused = Some(Refusal { asked: container.desired, node_cpu, node_memory });
+        }
+        for reading in &container.readings {
+            if self.read_until.is_none_or(|until| reading.until() > until) && reading.until() <= now {
+                self.read_until = Some(reading.until());
+                self.read(reading, node, policy);
+            }
+        }
+        if let Some(at) = container.oom_killed {
+            let had = container.desired.memory_limit.unwrap_or_default();
+            let used = container.latest().and_then(Reading::memory).unwrap_or_default();
+            if self.memory.kill(now, &policy.history).is_none_or(|known| known.at < at) {
+                self.memory.killed(at, had.max(used));
+            }
+        }
+    }
+
+    fn read(&mut self, reading: &Reading, node: &Node, policy: &Policy) {
+        let until = reading.until();
+        let signal = reading.window().and_then(|window| Signal::of(window, node.cpus, &policy.objectives));
+        if let Some(cores) = signal.as_ref().map(Signal::remembered).or_else(|| reading.cores()) {
+            self.history.observe(until, cores);
+        }
+        if let Some(memory) = reading.memory() {
+            self.memory.observe(until, memory);
+        }
+        self.signal = signal.map(|mut signal| {
+            signal.calm = self.calm.after(signal.verdict(&policy.objectives), until);
+            signal
+        });
+    }
+}
