@@ -119,6 +119,18 @@ impl Vpa {
     }
 }
 
+impl Vpa {
+    /// Counts a sample, and changes nothing: what the recommender does with usage from before it was asked.
+    pub fn learn(&mut self, at: Timestamp, cores: f64, current: MilliCpu) {
+        if self.first.is_none() {
+            self.histogram = VpaHistogram::new(at);
+            self.first = Some(at);
+        }
+        self.samples += 1;
+        self.histogram.add(at, cores, current.cores().max(Self::MIN_SAMPLE_WEIGHT));
+    }
+}
+
 impl Default for Vpa {
     fn default() -> Self {
         Self::new()
@@ -127,12 +139,7 @@ impl Default for Vpa {
 
 impl Sizer for Vpa {
     fn next(&mut self, at: Timestamp, cores: f64, current: MilliCpu) -> MilliCpu {
-        if self.first.is_none() {
-            self.histogram = VpaHistogram::new(at);
-            self.first = Some(at);
-        }
-        self.samples += 1;
-        self.histogram.add(at, cores, current.cores().max(Self::MIN_SAMPLE_WEIGHT));
+        self.learn(at, cores, current);
         if self.looked.is_some_and(|looked| at.seconds_since(looked) < Self::LOOK_SECONDS) {
             return current;
         }

@@ -4,10 +4,14 @@
 //! allocation judged is the CPU request, and always the one that was decided before the sample.
 
 pub mod baseline;
+pub mod machine;
 pub mod ours;
 pub mod plot;
+pub mod random;
+pub mod rates;
 pub mod report;
 pub mod score;
+pub mod service;
 pub mod trace;
 
 use crate::decide::units::{MilliCpu, Timestamp};
