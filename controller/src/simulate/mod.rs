@@ -12,6 +12,7 @@ pub mod rates;
 pub mod report;
 pub mod score;
 pub mod service;
+pub mod service_report;
 pub mod trace;
 
 use crate::decide::units::{MilliCpu, Timestamp};

@@ -1,6 +1,9 @@
 //! Our own sizing, as the controller runs it.
 
+use sampler_common::window::Window;
+
 use super::Sizer;
+use super::service::{Allocation, Sizing};
 use crate::decide::history::{History, Observed};
 use crate::decide::policy::Policy;
 use crate::decide::target::{Changes, CpuInputs, Prices, cpu};
@@ -45,5 +48,29 @@ impl Sizer for Ours {
             self.changes.add(at);
         }
         target.request
+    }
+}
+
+/// One container in a closed loop.
+pub struct OursLoop {
+    ours: Ours,
+}
+
+impl OursLoop {
+    /// Nothing known yet.
+    pub fn new(_cpus: u32) -> Self {
+        Self { ours: Ours::new(Prices::default()) }
+    }
+}
+
+impl Sizing for OursLoop {
+    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation) {
+        self.ours.next(at, cores, current.request);
+    }
+
+    fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Allocation {
+        let request = self.ours.next(at, window.used_cores().unwrap_or(0.0), current.request);
+        let limit = current.limit.map(|limit| limit.scale_up(request.0, current.request.0));
+        Allocation { request, limit }
     }
 }

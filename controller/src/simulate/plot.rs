@@ -16,9 +16,19 @@ const DAY_SECONDS: f64 = 86_400.0;
 #[error("cannot draw: {0}")]
 pub struct PlotError(String);
 
-/// One series to be drawn: days since its beginning, cores.
+/// In what time is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Days.
+    Days,
+    /// Minutes.
+    Minutes,
+}
+
+/// One series to be drawn: time since its beginning, cores.
 pub struct Panel {
     name: String,
+    scale: Scale,
     used: Vec<(f64, f64)>,
     ours: Vec<(f64, f64)>,
     baseline: Vec<(f64, f64)>,
@@ -32,9 +42,21 @@ impl Panel {
         let used: Vec<_> = trace.samples.iter().enumerate().map(|(index, s)| (day(index), s.1)).collect();
         let line = |allocated: Option<&[MilliCpu]>| {
             let allocated = allocated.unwrap_or_default().iter().enumerate();
-            thinned(&allocated.map(|(index, cpu)| (day(index), cpu.cores())).collect::<Vec<_>>())
+            allocated.map(|(index, cpu)| (day(index), cpu.cores())).collect()
         };
-        Self { name: trace.name.clone(), used: thinned(&used), ours: line(ours), baseline: line(baseline) }
+        Self::of(trace.name.clone(), Scale::Days, used, line(ours), line(baseline))
+    }
+
+    /// Lines of points: time, cores.
+    pub fn of(
+        name: String,
+        scale: Scale,
+        used: Vec<(f64, f64)>,
+        ours: Vec<(f64, f64)>,
+        baseline: Vec<(f64, f64)>,
+    ) -> Self {
+        let [used, ours, baseline] = [used, ours, baseline].map(|line| thinned(&line));
+        Self { name, scale, used, ours, baseline }
     }
 }
 
@@ -59,7 +81,7 @@ fn draw(panels: &[Panel], svg: &mut String) -> Result<(), Box<dyn std::error::Er
     for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
         let lines = [(&panel.used, BLACK, 1), (&panel.baseline, RED, 1), (&panel.ours, BLUE, 2)];
         let points = || lines.iter().flat_map(|line| line.0);
-        let days = points().map(|point| point.0).fold(0.0, f64::max);
+        let end = points().map(|point| point.0).fold(0.0, f64::max);
         let cores = points().map(|point| point.1).fold(0.0, f64::max);
         let caption = format!("{}: used (black), ours (blue), baseline (red)", panel.name);
         let mut chart = ChartBuilder::on(area)
@@ -67,8 +89,12 @@ fn draw(panels: &[Panel], svg: &mut String) -> Result<(), Box<dyn std::error::Er
             .margin(6)
             .x_label_area_size(22)
             .y_label_area_size(48)
-            .build_cartesian_2d(0.0..days.max(1e-3), 0.0..cores.max(1e-3) * 1.05)?;
-        chart.configure_mesh().x_desc("days").y_desc("cores").light_line_style(TRANSPARENT).draw()?;
+            .build_cartesian_2d(0.0..end.max(1e-3), 0.0..cores.max(1e-3) * 1.05)?;
+        let time = match panel.scale {
+            Scale::Days => "days",
+            Scale::Minutes => "minutes",
+        };
+        chart.configure_mesh().x_desc(time).y_desc("cores").light_line_style(TRANSPARENT).draw()?;
         for (points, color, width) in lines {
             chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(width)))?;
         }

@@ -116,7 +116,7 @@ impl Sizing for VpaLoop {
 
     fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Allocation {
         self.minute = std::mem::take(&mut self.minute).then(window);
-        if at.seconds_since(START) % MINUTE_SECONDS != 0 {
+        if !at.seconds_since(START).is_multiple_of(MINUTE_SECONDS) {
             return current;
         }
         let used = std::mem::take(&mut self.minute).used_cores().unwrap_or(0.0);

@@ -1,11 +1,10 @@
-//! `loadline simulate`: traces through the sizing code, beside what another method makes of them.
+//! `loadline simulate --trace`: traces through the sizing code, beside what another method makes of them.
 
-use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+
+use super::{Output, progress, write};
 
 use crate::decide::target::Prices;
 use crate::simulate::Sizer;
@@ -25,12 +24,8 @@ pub struct Arguments {
     /// Another method to set beside ours.
     #[arg(long, value_enum)]
     baseline: Option<Baseline>,
-    /// Write the figures as JSON, shares as fractions.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw use and allocations as an SVG.
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// The methods that others use.
@@ -64,7 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let ours = replay(&trace, &mut Ours::new(Prices::default()));
         let baseline = arguments.baseline.map(|baseline| replay(&trace, &mut *baseline.sizer()));
         series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
-        if arguments.plot.is_some() {
+        if arguments.output.plot.is_some() {
             let lines =
                 [Some(&ours), baseline.as_ref()].map(|run| run.map(|run: &Run| run.allocated.as_slice()));
             panels.push(Panel::new(&trace, lines));
@@ -73,21 +68,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     progress("");
     let report = Report::new(series);
     print!("{report}");
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if let Some(path) = &arguments.plot {
-        fs::write(path, plot(&panels)?).with_context(|| format!("cannot write {}", path.display()))?;
+    arguments.output.write_json(&report)?;
+    if let Some(path) = &arguments.output.plot {
+        write(path, &plot(&panels)?)?;
     }
     Ok(())
-}
-
-/// Shows what is being done where somebody watches; an empty text clears it.
-fn progress(doing: &str) {
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        // Whoever watches loses nothing when a line cannot be shown.
-        let _ = write!(stderr, "\r\x1b[2K{doing}").and_then(|()| stderr.flush());
-    }
 }

@@ -1,0 +1,68 @@
+//! `loadline simulate`: traces, recordings and loads that we make up, through the controller's own decisions.
+
+mod service;
+mod trace;
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+/// What to simulate.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    trace: trace::Arguments,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Size a service on a modelled machine, where wait and throttling answer to what it gets.
+    Loop(service::Arguments),
+}
+
+/// Where figures go beside the terminal.
+#[derive(Args)]
+struct Output {
+    /// Write the figures as JSON, shares as fractions.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw use and allocations as an SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+impl Output {
+    fn write_json(&self, report: &impl Serialize) -> anyhow::Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let json = serde_json::to_string_pretty(report)? + "\n";
+        write(path, &json)
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Simulates what was asked for.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        None => trace::run(&arguments.trace),
+        Some(Command::Loop(arguments)) => service::run(arguments),
+    }
+}
+
+/// Shows what is being done where somebody watches; an empty text clears it.
+fn progress(doing: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        // Whoever watches loses nothing when a line cannot be shown.
+        let _ = write!(stderr, "\r\x1b[2K{doing}").and_then(|()| stderr.flush());
+    }
+}
