@@ -3,6 +3,8 @@
 //!
 //! `cargo test -p controller --test machine -- --nocapture` prints the table.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;

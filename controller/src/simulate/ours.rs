@@ -6,7 +6,7 @@ use super::Sizer;
 use super::service::{Allocation, Sizing};
 use crate::decide::history::{History, Observed};
 use crate::decide::policy::Policy;
-use crate::decide::target::{Changes, CpuInputs, Prices, cpu};
+use crate::decide::target::{Calm, Changes, CpuInputs, Prices, Signal, Verdict, cpu};
 use crate::decide::units::{MilliCpu, Timestamp};
 
 /// One container's history and its changes.
@@ -51,26 +51,55 @@ impl Sizer for Ours {
     }
 }
 
-/// One container in a closed loop.
+/// One container in a closed loop, with objective feedback: it is sized by what it waits for, too.
 pub struct OursLoop {
-    ours: Ours,
+    cpus: u32,
+    policy: Policy,
+    history: Option<History>,
+    changes: Changes,
+    calm: Calm,
 }
 
 impl OursLoop {
-    /// Nothing known yet.
-    pub fn new(_cpus: u32) -> Self {
-        Self { ours: Ours::new(Prices::default()) }
+    /// Nothing known yet of a container on a machine of so many CPUs.
+    pub fn new(cpus: u32, policy: Policy) -> Self {
+        Self { cpus, policy, history: None, changes: Changes::default(), calm: Calm::default() }
     }
 }
 
 impl Sizing for OursLoop {
-    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation) {
-        self.ours.next(at, cores, current.request);
+    fn learn(&mut self, at: Timestamp, cores: f64, _: Allocation) {
+        let window = self.policy.history.window;
+        self.history.get_or_insert_with(|| History::new(at, window)).observe(at, cores);
     }
 
     fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Allocation {
-        let request = self.ours.next(at, window.used_cores().unwrap_or(0.0), current.request);
-        let limit = current.limit.map(|limit| limit.scale_up(request.0, current.request.0));
-        Allocation { request, limit }
+        let objectives = &self.policy.objectives;
+        let Some(mut signal) = Signal::of(window, self.cpus, objectives) else { return current };
+        let verdict = signal.verdict(objectives);
+        signal.calm = self.calm.after(verdict, at);
+        let length = self.policy.history.window;
+        let history = self.history.get_or_insert_with(|| History::new(at, length));
+        let observed = history.observe(at, signal.remembered());
+        let used = window.used_cores().unwrap_or(0.0);
+        let missed = matches!(verdict, Verdict::Missed { .. });
+        if observed != Observed::EndedSlot && used <= current.request.cores() && !missed {
+            return current;
+        }
+        let target = cpu(&CpuInputs {
+            history,
+            request: current.request,
+            limit: current.limit,
+            started_with: current.request,
+            signal: Some(&signal),
+            changes: self.changes,
+            policy: &self.policy,
+            age_seconds: u64::MAX,
+            now: at,
+        });
+        if target.request != current.request {
+            self.changes.add(at);
+        }
+        Allocation { request: target.request, limit: target.limit.or(current.limit) }
     }
 }

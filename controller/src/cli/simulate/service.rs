@@ -6,6 +6,7 @@ use std::thread;
 use clap::{Args, value_parser};
 
 use super::{Output, progress, write};
+use crate::decide::policy::{ControlledValues, Mode, Policy};
 use crate::decide::units::MilliCpu;
 use crate::simulate::ours::OursLoop;
 use crate::simulate::plot::{Panel, Scale, plot};
@@ -115,10 +116,17 @@ fn one(rates: &Rates, setting: &Setting, start: Allocation, multiple: f64, unhel
         }
         service::run(rates, setting, start, &mut *sizing)
     };
-    let cpus = setting.cpus as u32;
+    let ours = || {
+        let policy = Policy {
+            mode: Mode::Apply,
+            controlled_values: ControlledValues::RequestsAndLimits,
+            ..Policy::default()
+        };
+        Box::new(OursLoop::new(setting.cpus as u32, policy))
+    };
     thread::scope(|scope| {
-        let ours = scope.spawn(move || sized(Box::new(OursLoop::new(cpus)), true, start));
-        let ours_cold = scope.spawn(move || sized(Box::new(OursLoop::new(cpus)), false, start));
+        let ours_cold = scope.spawn(move || sized(ours(), false, start));
+        let ours = scope.spawn(move || sized(ours(), true, start));
         let vpa = scope.spawn(move || sized(Box::<VpaLoop>::default(), true, start));
         let fixed = scope.spawn(move || sized(Box::new(Unchanged), false, start));
         let free = Allocation { limit: None, ..start };
