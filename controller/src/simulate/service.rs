@@ -204,3 +204,81 @@ fn cpu_weight(request: MilliCpu) -> f64 {
     let shares = (request.0 * 1024 / 1000).clamp(2, 262_144);
     (1 + (shares - 2) * 9999 / 262_142) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTING: Setting = Setting { cpus: 8, workers: 16, mean_cpu_ns: 10e6, neighbors: 0, seed: 1 };
+
+    fn rates(seconds: usize) -> Rates {
+        Rates { name: "steady".into(), per_second: vec![200.0; seconds] }
+    }
+
+    fn of(request: u64, limit: Option<u64>) -> Allocation {
+        Allocation { request: MilliCpu(request), limit: limit.map(MilliCpu) }
+    }
+
+    #[test]
+    fn without_limits_a_request_takes_its_own_cpu_time_and_with_too_little_it_queues() {
+        let free = run(&rates(60), &SETTING, of(2000, None), &mut Unchanged);
+        // Exponential of mean 10 ms: a median of 6.9 ms and a 99th percentile of 46 ms, on CPUs that are rarely all taken.
+        assert!((free.p50_ms - 6.93).abs() < 0.4 && (free.p99_ms - 46.1).abs() < 3.0, "{free:?}");
+        assert!((free.cores_used - 2.0).abs() < 0.1 && free.throttled_share == 0.0, "{free:?}");
+        let held = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Unchanged);
+        assert!((held.cores_used - 1.0).abs() < 0.02 && held.throttled_share > 0.98, "{held:?}");
+        assert!(held.p50_ms > 1000.0, "{held:?}");
+        assert_eq!((held.cores_reserved, held.cores_limit, held.changes), (1.0, Some(1.0), 0));
+    }
+
+    /// Gives it more in the second window.
+    struct Raise;
+
+    impl Sizing for Raise {
+        fn learn(&mut self, _: Timestamp, _: f64, _: Allocation) {}
+
+        fn next(&mut self, _: Timestamp, window: &Window, _: Allocation) -> Allocation {
+            assert_eq!(window.length_ns, WINDOW_SECONDS * SECOND_NS);
+            of(4000, Some(6000))
+        }
+    }
+
+    #[test]
+    fn what_is_decided_is_in_force_from_the_end_of_the_window_on() {
+        let outcome = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Raise);
+        assert_eq!((outcome.changes, outcome.cores_reserved), (1, (1.0 + 3.0 * 4.0) / 4.0));
+        let used: Vec<f64> = outcome.course.iter().map(|(used, _)| *used).collect();
+        // The backlog of the first window is served in the second.
+        assert!((used[0] - 1.0).abs() < 0.02 && used[1] > 2.5 && (used[3] - 2.0).abs() < 0.2, "{used:?}");
+    }
+
+    #[test]
+    fn vpa_that_has_watched_for_8_days_applies_its_recommendation_after_a_minute_and_keeps_the_ratio() {
+        let free = run(&rates(120), &SETTING, of(2000, None), &mut Unchanged);
+        let start = of(1000, Some(3000));
+        let mut vpa = VpaLoop::default();
+        warm_up(&mut vpa, &free, start);
+        let outcome = run(&rates(120), &SETTING, start, &mut vpa);
+        assert_eq!(outcome.changes, 1);
+        let requests: Vec<MilliCpu> = outcome.course.iter().map(|(_, request)| *request).collect();
+        assert_eq!(requests[..4], [MilliCpu(1000); 4]);
+        // The 90th percentile of minutes that use 2 cores, at the end of its bucket, × 1.15.
+        assert!((2250..2600).contains(&requests[4].0), "{requests:?}");
+        let limit = outcome.cores_limit.unwrap();
+        assert!((limit / outcome.cores_reserved - 3.0).abs() < 0.01, "{limit}");
+    }
+
+    #[test]
+    fn a_neighbor_that_never_sleeps_leaves_what_the_request_is_worth() {
+        let setting = Setting { neighbors: 16, ..SETTING };
+        let small = run(&rates(60), &setting, of(1000, None), &mut Unchanged);
+        let large = run(&rates(60), &setting, of(4000, None), &mut Unchanged);
+        assert!(
+            small.cores_used < 1.6 && large.cores_used > 1.9,
+            "{} {}",
+            small.cores_used,
+            large.cores_used
+        );
+        assert!(large.p99_ms * 5.0 < small.p99_ms, "{} {}", large.p99_ms, small.p99_ms);
+    }
+}
