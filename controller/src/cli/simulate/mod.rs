@@ -13,6 +13,7 @@ use serde::Serialize;
 
 /// What to simulate.
 #[derive(Args)]
+#[group(skip)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -29,6 +30,7 @@ enum Command {
 
 /// Where figures go beside the terminal.
 #[derive(Args)]
+#[group(skip)]
 struct Output {
     /// Write the figures as JSON, shares as fractions.
     #[arg(long, value_name = "FILE")]

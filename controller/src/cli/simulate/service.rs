@@ -23,6 +23,7 @@ use crate::simulate::service_report::{Loop, LoopReport};
 /// trace came again and again; `ours, cold` has not. `reserved` is the request averaged over time, `× free` is the 99th
 /// percentile of the time to answer as a multiple of what it is without limits.
 #[derive(Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Request rates: text files with one number a line, the requests of one second.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]

@@ -17,6 +17,7 @@ use crate::simulate::trace::Trace;
 
 /// What to replay, and where to write the outcome.
 #[derive(Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Traces: CSV files with lines `ts,value` (seconds since the epoch, cores), one container each.
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
