@@ -274,9 +274,17 @@ impl<'a> Sizing<'a> {
             (Bottleneck::AncestorQuota, _) => {
                 self.step(Step::Objective, least, self.limit, Reason::AncestorLimitBinds);
             }
-            (Bottleneck::Quota, Some(limit)) => self.against_limit(least, limit, wanted, wanted),
+            (Bottleneck::Quota, Some(limit)) if wanted > limit => {
+                self.against_limit(least, limit, wanted, wanted);
+            }
+            // Not for want of CPU on the whole, but in bursts.
             (_, Some(limit)) if throttled => {
-                self.against_limit(least, limit, wanted, wanted.max(unthrottled(signal, limit)));
+                self.against_limit(
+                    least,
+                    limit,
+                    wanted,
+                    wanted.max(self.with_margin(unthrottled(signal, limit))),
+                );
             }
             (Bottleneck::Own, _) => self.step(Step::Objective, least, self.limit, Reason::OverThreaded),
             _ if wanted > least => {
@@ -356,12 +364,14 @@ impl<'a> Sizing<'a> {
     }
 }
 
-/// A limit that would not have throttled what the container did in a throttled period: it used its quota in the part
-/// of the period that was left. At most four times as much, and no more than the node has.
-fn unthrottled(signal: &Signal, limit: MilliCpu) -> MilliCpu {
-    let left = PerMille::WHOLE.0.saturating_sub(signal.throttled_depth.0).max(250);
-    limit.scale_up(PerMille::WHOLE.0.into(), left.into()).min(MilliCpu(u64::from(signal.node_cpus) * 1000))
+/// CPU (cores) at which the container used up its quota in a throttled period: as much in the part of the period that was
+/// left. At most four times its limit, and no more than the node has.
+fn unthrottled(signal: &Signal, limit: MilliCpu) -> f64 {
+    let left = 1.0 - signal.throttled_depth.fraction();
+    (limit.cores() / left.max(0.25)).min(f64::from(signal.node_cpus))
 }
 
+#[cfg(test)]
+mod closed_loop;
 #[cfg(test)]
 mod tests;

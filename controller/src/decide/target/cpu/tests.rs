@@ -136,7 +136,7 @@ fn a_limit_that_binds_is_raised_or_named() {
     // Bursts that are throttled cost no demand, but wait: the limit is what they used it up at.
     let bursts = Signal { throttled_depth: PerMille(600), demand: met(0.1).demand, ..throttled.clone() };
     let (_, limit, reason) = sized(both, &bursts);
-    assert_eq!((limit, reason), (Some(500), Reason::LimitRaised));
+    assert_eq!((limit, reason), (Some(575), Reason::LimitRaised));
     let above =
         Signal { demand: Demand { bottleneck: Bottleneck::AncestorQuota, ..throttled.demand }, ..throttled };
     assert_eq!(sized(both, &above).1, None);
