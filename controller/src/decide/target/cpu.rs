@@ -374,4 +374,6 @@ fn unthrottled(signal: &Signal, limit: MilliCpu) -> f64 {
 #[cfg(test)]
 mod closed_loop;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod tests;

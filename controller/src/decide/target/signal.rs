@@ -110,12 +110,16 @@ impl Signal {
         if confidence >= BELIEVED { point } else { point.max(2.0 * lower).min(upper) }
     }
 
-    /// CPU, in cores, to remember as used ([`super::super::history::History::observe`]): what is held back would otherwise be
-    /// remembered as small, and be held back again. What only might be wanted is remembered up to twice the use, but for
-    /// that which its own limit withholds.
+    /// CPU, in cores, to remember as used ([`History::observe`](crate::decide::history::History::observe)): what is held
+    /// back would otherwise be remembered as small, and be held back again. What its own limit withholds is
+    /// remembered; what others do up to twice the use, since it may be less; what its own threads do not at all.
     pub fn remembered(&self) -> f64 {
         let Demand { point, lower, bottleneck, .. } = self.demand;
-        if bottleneck == Bottleneck::Quota { point } else { point.min(2.0 * lower) }
+        match bottleneck {
+            Bottleneck::Quota => point,
+            Bottleneck::Own => lower,
+            _ => point.min(2.0 * lower),
+        }
     }
 }
 
