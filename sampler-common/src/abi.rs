@@ -7,6 +7,7 @@ use core::mem::size_of;
 
 use crate::buckets::{BUCKETS, OCTAVES};
 use crate::neighbors::Neighbors;
+use crate::pace::{Missed, Pace};
 use crate::throttle::Throttle;
 use crate::timeline::{Holder, Timeline};
 
@@ -66,6 +67,9 @@ pub const CAUSES: usize = 7;
 /// The causes that have a coarse histogram; that of `unknown` is what they leave of [`Row::latency`].
 pub const TOLD: usize = 5;
 
+/// Of whose waits [`Row::unmet`] tells: of threads that sleep now and then, and of busy ones.
+pub const PACES: usize = 2;
+
 /// The counters of one cgroup on one CPU. All are cumulative; the u32 ones wrap.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -81,6 +85,10 @@ pub struct Row {
     pub coarse: [[u32; OCTAVES]; TOLD],
     /// The neighbours that held this CPU longest while this cgroup waited.
     pub neighbors: Neighbors,
+    /// What its threads would have run in the time that they waited, in units of 2^[`crate::pace::UNIT_LOG2_NS`] ns:
+    /// those that sleep now and then, and the busy ones, whose pace is taken to be 1. Wraps, in not less than 78 hours of
+    /// waits.
+    pub unmet: [u32; PACES],
 }
 
 /// Bytes at the start of a [`Row`] that change whenever anything in it does: one cache line.
@@ -137,13 +145,15 @@ pub struct Baseline {
     pub away: u64,
     /// Made of the other numbers and the pid: an entry of which each half is another thread's has a wrong one.
     pub check: u64,
+    /// What it would have run while it waited.
+    pub pace: Pace,
 }
 
 impl Baseline {
     /// An entry for the thread at `task` with this pid.
     #[inline(always)]
-    pub const fn new(task: u64, pid: u32, run_delay_ns: u64, away: u64) -> Self {
-        Self { task, run_delay_ns, away, check: check(pid, run_delay_ns, away) }
+    pub const fn new(task: u64, pid: u32, run_delay_ns: u64, away: u64, pace: Pace) -> Self {
+        Self { task, run_delay_ns, away, check: check(pid, run_delay_ns, away, pace), pace }
     }
 
     /// Whether this is an entry of the thread at `task` with this pid, which has been switched in `pcount` times, and
@@ -154,7 +164,7 @@ impl Baseline {
     #[inline(always)]
     pub fn is_of(&self, task: u64, pid: u32, pcount: u64) -> bool {
         self.task == task
-            && self.check == check(pid, self.run_delay_ns, self.away)
+            && self.check == check(pid, self.run_delay_ns, self.away, self.pace)
             && (pcount != 0 || self.away_ns() == self.run_delay_ns)
     }
 
@@ -182,9 +192,11 @@ impl Baseline {
 
 /// Of pids that share an entry each has another.
 #[inline(always)]
-const fn check(pid: u32, run_delay_ns: u64, away: u64) -> u64 {
-    // Odd multipliers, so that no bit of either number is lost.
-    run_delay_ns.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ away.wrapping_mul(0xC2B2_AE3D_27D4_EB4F) ^ pid as u64
+const fn check(pid: u32, run_delay_ns: u64, away: u64, pace: Pace) -> u64 {
+    // Odd multipliers, so that no bit of a number is lost.
+    (run_delay_ns ^ pace.folded().rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ away.wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+        ^ pid as u64
 }
 
 /// As whom the threads of a cgroup subsystem state count, direct-mapped by css id.
@@ -258,6 +270,8 @@ pub struct Kernel {
     pub task_sched_task_group: u32,
     /// `task_struct.se.cfs_rq`
     pub task_cfs_rq: u32,
+    /// `task_struct.se.sum_exec_runtime`
+    pub task_run: u32,
     /// `task_struct.sched_info.pcount`
     pub task_pcount: u32,
     /// `task_struct.sched_info.run_delay`
@@ -306,7 +320,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Row, latency) + 4 == ROW_HEAD_BYTES);
     assert!(size_of::<Cpu>().is_multiple_of(64));
     assert!(size_of::<CssEntry>() == 16);
-    assert!(size_of::<Baseline>() == 32);
+    assert!(size_of::<Baseline>() == 64);
     assert!(size_of::<SlotRecord>() == 24);
     assert!(size_of::<CgroupEvent>() == 384);
 };
@@ -336,6 +350,17 @@ impl Row {
             }
             let counted = &raw mut self.counted;
             counted.write_volatile(self.counted.wrapping_add(1));
+        }
+    }
+
+    /// Counts what a thread would have run in a wait that has been added to [`Row::wait_ns`].
+    #[inline(always)]
+    pub fn miss(&mut self, missed: Missed) {
+        // Each by a constant index, for the verifier.
+        if missed.busy {
+            self.unmet[1] = self.unmet[1].wrapping_add(missed.units);
+        } else {
+            self.unmet[0] = self.unmet[0].wrapping_add(missed.units);
         }
     }
 }

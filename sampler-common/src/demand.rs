@@ -1,33 +1,42 @@
 //! Demand: the CPU that a container would use on this node if nothing held it back.
 //!
 //! Usage cannot say it: a container that is held back uses what it is given. Its threads' waits can. A thread that
-//! works and sleeps by turns does so at its own pace whenever it does not wait, so if in a window of length 1 it
-//! ran for `r` and waited for `w`, it would have used `r ÷ (1 − w)`. `n` such threads that ran for `R` and waited for
-//! `W` together would have used
+//! works and sleeps by turns does so at its own pace whenever it does not wait, and the programs know that pace of each
+//! thread ([`crate::pace`]). So they count with each wait what the thread would have used meanwhile ([`Unmet`]), and
+//!
+//! ```text
+//! demand = (usage + unmet) ÷ length of the window
+//! ```
+//!
+//! Every wait is lifted but `idle`, which is wake-up latency and no demand. What its threads wait for each other is lifted
+//! too, as far as the node has CPUs.
+//!
+//! # What it cannot say
+//!
+//! * Work that arrives at a rate of its own and piles up looks like a thread that always has work. So what busy
+//!   threads miss is a guess: the truth lies within the bounds, confidence is low, and a window after a raise tells.
+//! * Threads that work by turns and are more than the node has CPUs for wait for each other also when nothing else holds
+//!   them back: the point is what they would use with a CPU for each, up to the CPUs of the node.
+//! * What a thread waits beyond the ends of the window is off: by its longest wait at most, which confidence allows for.
+//!
+//! # Without pace
+//!
+//! Recordings of format version 1 have no [`Unmet`]. Then all that is known is what `n` threads ran and waited together: if in a
+//! window of length 1 they ran for `R` and waited for `W`, they would have used
 //!
 //! ```text
 //! D(n) = R ÷ (1 − W ÷ n)
 //! ```
 //!
 //! which is less the more threads share the wait: from `R + W`, where all of them were runnable all the time, down to
-//! `R`. A window does not say how many they are. There is at least one, there are at least as many as were runnable on
-//! average, and at least as many as ended waits for the quota per throttled period. The point is `D` of the largest of
-//! these. Every wait is lifted but `idle`, which is wake-up latency and no demand. What its threads wait for each other
-//! is lifted too, as far as the node has CPUs.
-//!
-//! # What it cannot say
-//!
-//! * Several threads that sleep now and then, starved by neighbours, look like fewer that never do: the point is then
-//!   too high, up to `R + W`. With a quota the count of its waits tells, unless the quota is so small that a thread
-//!   waits for several periods at once.
-//! * Work that arrives at a rate of its own and piles up looks like a thread that always has work.
-//!
-//! In both the truth lies within the bounds, confidence is low, and a window after a raise tells.
+//! `R`. There is at least one, there are at least as many as were runnable on average, and at least as many as ended
+//! waits for the quota per throttled period. The point is `D` of the largest of these: too high for several threads that
+//! sleep now and then, which look like fewer that never do. With a pace this is the upper bound.
 
 use serde::{Deserialize, Serialize};
 
 use crate::resources::LimitOf;
-use crate::snapshot::{Cause, Durations, Throttling};
+use crate::snapshot::{Cause, Durations, Throttling, Unmet};
 use crate::window::Window;
 
 /// Demand that is above usage by less than this part of itself is not held back: sizes are not that exact.
@@ -44,8 +53,9 @@ pub struct Demand {
     pub upper: f64,
     /// What holds it back most.
     pub bottleneck: Bottleneck,
-    /// How sure the point is, in 0..=1: the lower bound as a part of the upper. 1 where nothing waited, 0 for an empty
-    /// window.
+    /// How sure the point is, in 0..=1: what was used, and what threads with a known pace would have used, as a part of
+    /// what all would have, and of what waits that are not over may add. Without any pace, the lower bound as a part of
+    /// the upper. 1 where nothing waited, 0 for an empty window.
     pub confidence: f64,
 }
 
@@ -80,12 +90,13 @@ pub fn estimate(window: &Window, cpus: u32) -> Demand {
     // Usage and time are not read at one moment.
     let most = held.used.max(f64::from(cpus));
     let upper = held.upper().clamp(held.used, most);
+    let point = held.point().clamp(held.used, upper);
     Demand {
-        point: held.point().clamp(held.used, upper),
+        point,
         lower: held.used,
         upper,
         bottleneck: held.bottleneck(window, most),
-        confidence: if upper > 0.0 { held.used / upper } else { 1.0 },
+        confidence: held.confidence(point, upper),
     }
 }
 
@@ -99,6 +110,8 @@ struct Held {
     others: f64,
     /// Wait for its own threads.
     own: f64,
+    /// What it would have used while it waited, of threads with a pace and of busy ones; `None` where that is not known.
+    unmet: Option<[f64; 2]>,
     /// Time throttled by its own limit; `None` where that cannot be told.
     throttled: Option<f64>,
     /// Threads that it takes to end so many waits for the quota: one ends one in each throttled period, and perhaps
@@ -121,6 +134,7 @@ impl Held {
             quota: part(causes.quota_ns),
             others: part(causes.neighbor_ns) + part(causes.system_ns) + part(causes.unknown_ns()),
             own: part(causes.self_ns),
+            unmet: window.unmet.map(|Unmet { paced_ns, busy_ns }| [part(paced_ns), part(busy_ns)]),
             throttled: throttled_ns(&window.throttling).map(|ns| ns / length_ns),
             queued: quota_delays.div_ceil(window.throttling.throttled_periods.saturating_add(1)) as f64,
             longest: (window.highest_edge_seconds().unwrap_or(0.0) * 1e9 / length_ns).min(1.0),
@@ -137,7 +151,21 @@ impl Held {
     }
 
     fn point(&self) -> f64 {
-        at_own_pace(self.used, self.wait(), self.threads().max(self.queued))
+        match self.unmet {
+            Some([paced, busy]) => self.used + paced + busy,
+            None => at_own_pace(self.used, self.wait(), self.threads().max(self.queued)),
+        }
+    }
+
+    fn confidence(&self, point: f64, upper: f64) -> f64 {
+        let (sure, unsure) = match self.unmet {
+            Some([paced, busy]) => {
+                let sure = (self.used + paced).min(point);
+                (sure, point - sure + (paced + busy).min(point) * self.longest)
+            }
+            None => (self.used, upper - self.used),
+        };
+        if unsure > 0.0 { sure / (sure + unsure) } else { 1.0 }
     }
 
     fn upper(&self) -> f64 {
@@ -157,7 +185,10 @@ impl Held {
     /// each other remains when the rest is lifted, so it is named only where it costs far more.
     fn bottleneck(&self, window: &Window, most: f64) -> Bottleneck {
         let gain = |wait: f64| at_own_pace(self.used, wait, self.threads()).min(most) - self.used;
-        let all = at_own_pace(self.used, self.wait(), self.threads());
+        let all = match self.unmet {
+            Some(_) => self.point().min(self.used + self.wait()),
+            None => at_own_pace(self.used, self.wait(), self.threads()),
+        };
         if all - self.used <= NEGLIGIBLE * all {
             return Bottleneck::None;
         }

@@ -9,11 +9,12 @@
 //! Without features this crate is `no_std` and holds the layout of every BPF map ([`abi`]) and the
 //! arithmetic that the BPF programs and the tests on the host run alike: the bucket of a delay
 //! ([`buckets`]), who held a CPU during a wait ([`timeline`]), when a task group was throttled
-//! ([`throttle`]) and which few neighbours held it most ([`neighbors`]). None of it calls anything.
+//! ([`throttle`]), which few neighbours held it most ([`neighbors`]), and what a thread would have run while it waited
+//! ([`pace`]). None of it calls anything.
 //!
 //! With the feature `user` it also holds what user space makes of the rows: a [`histogram`] that
-//! merges and subtracts, a cumulative [`snapshot`] with each cgroup's [`identity`] and [`resources`], and the [`window`]
-//! between two of them.
+//! merges and subtracts, a cumulative [`snapshot`] with each cgroup's [`identity`] and [`resources`], the [`window`]
+//! between two of them, and what it says of the container's [`demand`].
 //!
 //! # Terms
 //!
@@ -21,6 +22,8 @@
 //!   was switched in, in ns of that CPU's run-queue clock. **wait**: a sum of delays.
 //! * **row**: the counters of one cgroup on one CPU. **slot**: the number of a cgroup's rows.
 //! * **cause**: what held the CPU during a piece of a wait ([`abi::Cause`]).
+//! * **pace**: the part of a CPU that a thread uses when it need not wait. **unmet**: what threads would have run, each at
+//!   its pace, in the time that they waited.
 //!
 //! # Invariants
 //!
@@ -40,6 +43,7 @@ pub mod histogram;
 #[cfg(feature = "user")]
 pub mod identity;
 pub mod neighbors;
+pub mod pace;
 #[cfg(feature = "user")]
 pub mod recording;
 #[cfg(feature = "user")]

@@ -10,9 +10,10 @@ use crate::timeline::Holder;
 
 /// Entries of a [`Neighbors`].
 pub const ENTRIES: usize = 4;
-/// Credit is never more than this (ns): a neighbour that is gone loses its entry after the others have
-/// held the CPU for about a second.
-const CREDIT_LIMIT_NS: u64 = 1 << 30;
+/// Credit is in units of 16 µs, rounded up, and never more than fits: a neighbour that is gone loses its entry after the
+/// others have held the CPU for about a second.
+const CREDIT_LOG2_NS: u32 = 14;
+const CREDIT_LIMIT: u32 = u16::MAX as u32;
 
 /// The few neighbours that hold one CPU longest while one cgroup waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,14 +23,16 @@ pub struct Neighbors {
     pub who: [Holder; ENTRIES],
     /// For how long since the entry was taken over, in ns.
     pub held_ns: [u64; ENTRIES],
-    /// What keeps the entry from being taken over, in ns.
-    pub credit_ns: [u32; ENTRIES],
+    /// What keeps the entry from being taken over.
+    pub credit: [u16; ENTRIES],
 }
 
 impl Neighbors {
     /// Notes that `who` held the CPU for `ns`.
     #[inline(always)]
     pub fn charge(&mut self, who: Holder, ns: u64) {
+        let units = (ns + (1 << CREDIT_LOG2_NS) - 1) >> CREDIT_LOG2_NS;
+        let units = units.min(u64::from(CREDIT_LIMIT)) as u32;
         let mut i = 0;
         while i < ENTRIES {
             // Entries are taken in order, so behind a free one there is no other to find.
@@ -38,25 +41,24 @@ impl Neighbors {
             }
             if self.who[i].0 == who.0 {
                 self.held_ns[i] += ns;
-                let credit = u64::from(self.credit_ns[i]) + ns;
-                self.credit_ns[i] = credit.min(CREDIT_LIMIT_NS) as u32;
+                self.credit[i] = (u32::from(self.credit[i]) + units).min(CREDIT_LIMIT) as u16;
                 return;
             }
             i += 1;
         }
-        let ns_credit = ns.min(CREDIT_LIMIT_NS) as u32;
+        let units = units as u16;
         let mut i = 0;
         let mut settled = false;
         while i < ENTRIES {
-            if self.credit_ns[i] > ns_credit {
-                self.credit_ns[i] -= ns_credit;
+            if self.credit[i] > units {
+                self.credit[i] -= units;
             } else if !settled {
                 settled = true;
                 self.held_ns[i] = ns;
-                self.credit_ns[i] = ns_credit;
+                self.credit[i] = units;
                 self.who[i] = who;
             } else {
-                self.credit_ns[i] = 0;
+                self.credit[i] = 0;
             }
             i += 1;
         }

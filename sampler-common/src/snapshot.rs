@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::abi::{self, CAUSES, TOLD};
+use crate::abi::{self, CAUSES, PACES, TOLD};
 use crate::buckets::{BUCKETS, OCTAVES};
 use crate::histogram::{CoarseHistogram, LatencyHistogram, WentBack, add_all, growth, growths};
 use crate::identity::Identity;
+use crate::pace::UNIT_LOG2_NS;
 use crate::resources::{Limits, Memory, MemoryEvents, Pressure};
 use crate::throttle::DURATIONS;
 
@@ -248,6 +249,43 @@ impl Throttling {
     }
 }
 
+/// CPU time that threads would have used, each at its own pace ([`crate::pace`]), in the time that they waited but for
+/// [`Cause::Idle`]: never more than that, but for what is rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmet {
+    /// Of threads that sleep now and then, in ns.
+    pub paced_ns: u64,
+    /// Of busy threads, which have not slept for long: all that they waited, in ns.
+    pub busy_ns: u64,
+}
+
+impl Unmet {
+    /// From a kernel row, or what it grew by.
+    pub fn from_row(units: &[u32; PACES]) -> Self {
+        Self::from_parts(units.map(|units| u64::from(units) << UNIT_LOG2_NS))
+    }
+
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Self) {
+        let mut sums = self.parts();
+        add_all(&mut sums, &other.parts());
+        *self = Self::from_parts(sums);
+    }
+
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Result<Self, WentBack> {
+        growths("unmet_ns", &earlier.parts(), &self.parts()).map(Self::from_parts)
+    }
+
+    pub(crate) fn parts(&self) -> [u64; PACES] {
+        [self.paced_ns, self.busy_ns]
+    }
+
+    pub(crate) fn from_parts([paced_ns, busy_ns]: [u64; PACES]) -> Self {
+        Self { paced_ns, busy_ns }
+    }
+}
+
 /// Everything that is counted for one cgroup, since its reader first saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -255,6 +293,9 @@ pub struct Counters {
     pub latency: LatencyHistogram,
     /// Wait by cause.
     pub causes: Causes,
+    /// What it would have used meanwhile; `None` where that is not known: nobody has waited yet, or a sampler of before
+    /// 2026-11-21 has recorded it.
+    pub unmet: Option<Unmet>,
     /// Delays by their largest cause, for the causes that can be told, in the order of
     /// [`Cause::ALL`]. What they leave of `latency` is [`Cause::Unknown`].
     pub coarse: [CoarseHistogram; TOLD],
@@ -278,6 +319,7 @@ impl Counters {
         latency: &[u32; BUCKETS],
         wait_ns: &[u64; CAUSES],
         coarse: &[[u32; OCTAVES]; TOLD],
+        unmet: &[u32; PACES],
     ) {
         let causes = Causes::from_row(wait_ns);
         self.latency.add_row(latency, causes.total());
@@ -285,6 +327,7 @@ impl Counters {
         for (sum, row) in self.coarse.iter_mut().zip(coarse) {
             sum.add_row(row);
         }
+        merge_known(&mut self.unmet, &Some(Unmet::from_row(unmet)), Unmet::merge);
     }
 
     /// Notes that this neighbour held a CPU for `ns` more while the cgroup waited for it.
@@ -297,6 +340,7 @@ impl Counters {
     pub fn merge(&mut self, other: &Self) {
         self.latency.merge(&other.latency);
         self.causes.merge(&other.causes);
+        merge_known(&mut self.unmet, &other.unmet, Unmet::merge);
         for (sum, more) in self.coarse.iter_mut().zip(&other.coarse) {
             sum.merge(more);
         }
@@ -318,6 +362,7 @@ impl Counters {
         Ok(Self {
             latency: self.latency.since(&earlier.latency)?,
             causes: self.causes.since(&earlier.causes)?,
+            unmet: known_since(self.unmet, earlier.unmet, Unmet::since)?,
             coarse,
             neighbors: neighbors_since(&self.neighbors, &earlier.neighbors),
             usage_ns: growth("usage_ns", earlier.usage_ns, self.usage_ns)?,

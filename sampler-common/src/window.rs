@@ -19,7 +19,8 @@ use crate::buckets;
 use crate::histogram::{CoarseHistogram, LatencyHistogram, WentBack};
 use crate::resources::{Limits, Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Cause, Causes, CgroupCounters, CgroupId, Counters, Losses, Presence, Snapshot, Throttling, merge_known,
+    Cause, Causes, CgroupCounters, CgroupId, Counters, Losses, Presence, Snapshot, Throttling, Unmet,
+    merge_known,
 };
 
 /// Two snapshots between which there is no window.
@@ -63,6 +64,8 @@ pub struct Window {
     pub latency: LatencyHistogram,
     /// Wait by cause.
     pub causes: Causes,
+    /// CPU time that it would have used meanwhile, as in [`Counters::unmet`].
+    pub unmet: Option<Unmet>,
     /// Delays by their largest cause, as in [`Counters::coarse`].
     pub coarse: [CoarseHistogram; TOLD],
     /// For how long which neighbours held the CPU (ns), the largest first.
@@ -86,8 +89,17 @@ pub struct Window {
 
 impl Window {
     fn new(case: Case, length_ns: u64, counted: Counters, throttle_hooks: bool) -> Self {
-        let Counters { latency, causes, coarse, neighbors, usage_ns, throttling, memory_events, pressure } =
-            if !throttle_hooks && counted.throttling.throttled() { untold(counted) } else { counted };
+        let Counters {
+            latency,
+            causes,
+            unmet,
+            coarse,
+            neighbors,
+            usage_ns,
+            throttling,
+            memory_events,
+            pressure,
+        } = if !throttle_hooks && counted.throttling.throttled() { untold(counted) } else { counted };
         let neighbors = largest_first(neighbors);
         let named_ns = neighbors.iter().fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns));
         Self {
@@ -95,6 +107,7 @@ impl Window {
             length_ns,
             latency,
             causes,
+            unmet,
             coarse,
             neighbors,
             unnamed_neighbor_ns: causes.neighbor_ns.saturating_sub(named_ns),
@@ -139,6 +152,7 @@ impl Window {
     fn add(&mut self, other: &Self) {
         self.latency.merge(&other.latency);
         self.causes.merge(&other.causes);
+        merge_known(&mut self.unmet, &other.unmet, Unmet::merge);
         for (sum, more) in self.coarse.iter_mut().zip(&other.coarse) {
             sum.merge(more);
         }
@@ -364,7 +378,7 @@ impl Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{self, CAUSES};
+    use crate::abi::{self, CAUSES, PACES};
     use crate::buckets::{BUCKETS, OCTAVES, bucket, octave};
     use crate::snapshot::Durations;
     use crate::throttle::DURATIONS;
@@ -422,12 +436,17 @@ mod tests {
         if let Some(of_cause) = coarse.get_mut(cause as usize) {
             of_cause[octave(bucket(ns)) as usize] = 1;
         }
-        counters.add_row(&latency, &wait_ns, &coarse);
+        // Some wait less than a unit.
+        let units = (ns >> crate::pace::UNIT_LOG2_NS) as u32;
+        let unmet: [u32; PACES] =
+            std::array::from_fn(|busy| if ns as usize % PACES == busy { units } else { 0 });
+        counters.add_row(&latency, &wait_ns, &coarse, &unmet);
     }
 
     fn counted(events: &[Event]) -> Counters {
         // The files are there, whether anything has happened or not.
         let mut counters = Counters {
+            unmet: Some(Unmet::default()),
             memory_events: Some(MemoryEvents::default()),
             pressure: Some(Pressure::default()),
             ..Counters::default()

@@ -20,6 +20,7 @@ static KERNEL: Kernel = Kernel {
     task_cgroups: 0,
     task_sched_task_group: 0,
     task_cfs_rq: 0,
+    task_run: 0,
     task_pcount: 0,
     task_run_delay: 0,
     task_last_queued: 0,
@@ -86,6 +87,9 @@ structure! {
         /// The way to its run queue: `set_task_rq` sets it for every scheduling class
         /// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/sched.h#L2155>.
         cfs_rq: CfsRq = task_cfs_rq,
+        /// How long it has run in all, in ns, up to its last switch-out (`update_curr` in `put_prev_task`), whatever its
+        /// scheduling class.
+        run_ns: u64 = task_run,
         /// How often it has been switched in; not yet this time. The tracepoint lies before
         /// `sched_info_arrive`
         /// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/stats.h#L283>.

@@ -28,7 +28,7 @@ static THROTTLES: Array<Throttle> = Array::with_max_entries(SIZED_BY_LOADER, MMA
 #[map]
 static CPUS: Array<Cpu> = Array::with_max_entries(SIZED_BY_LOADER, MMAPABLE);
 
-/// Baselines by `pid % TABLE`: 2 MiB. Two threads whose pids differ by a multiple of that share one.
+/// Baselines by `pid % TABLE`, a cache line each: 4 MiB. Two threads whose pids differ by a multiple of that share one.
 #[map]
 static BASELINES: Array<Baseline> = Array::with_max_entries(TABLE, MMAPABLE);
 

@@ -4,10 +4,12 @@
 //! preempted. At the tracepoint `rq->clock` has just been updated and `sched_info_arrive` has not
 //! run, so `rq->clock - last_queued` is the wait on this CPU. A migration of a queued thread moves what
 //! it waited so far into `run_delay` and starts `last_queued` anew, so the whole delay is
-//! `run_delay + wait here - run_delay at the last switch-in`; the last is kept in a small table.
+//! `run_delay + wait here - run_delay at the last switch-in`; the last is kept in a small table. So is the thread's pace
+//! ([`sampler_common::pace`]), by which the wait is counted once more: as what the thread would have run meanwhile.
 
-use sampler_common::abi::{Baseline, Cause};
+use sampler_common::abi::{Baseline, Cause, Row};
 use sampler_common::buckets::bucket;
+use sampler_common::pace::Pace;
 use sampler_common::timeline::Holder;
 
 use crate::kernel::Task;
@@ -49,7 +51,8 @@ pub fn switch(next: Task) {
     let Some(entry) = maps::baseline(pid) else { return };
     // SAFETY: a map value, copied word by word and checked below.
     let mut before = unsafe { entry.read_volatile() };
-    if !before.is_of(task, pid, next.pcount()) {
+    let mut known = before.is_of(task, pid, next.pcount());
+    if !known {
         // All that a thread has waited before its first switch-in belongs to this delay, and has been charged at
         // migrations. Of any other thread nothing is known.
         let first = next.pcount() == 0;
@@ -60,13 +63,14 @@ pub fn switch(next: Task) {
     } else if before.run_delay_ns > run_delay {
         cpu.stale_baseline += 1;
         before = Baseline { run_delay_ns: run_delay, away: 0, ..before };
+        known = false;
     }
-    // SAFETY: as above.
-    unsafe { entry.write_volatile(Baseline::new(task, pid, run_delay + here, 0)) };
     let at = maps::row_index(cpu_id, holder.slot());
     let Some(row) = maps::row(at) else { return };
     cpu.waiter = holder;
+    let idle_before = idle_ns(row);
     let mut largest = cause::charge(row, at, cpu_id, cpu, next, since, now);
+    let idle = idle_ns(row) - idle_before;
     let charged = before.away_ns();
     if charged > here {
         largest = before.away_cause();
@@ -78,6 +82,12 @@ pub fn switch(next: Task) {
             largest = Cause::Away;
         }
     }
+    let run = next.run_ns();
+    let held = here - idle + unseen;
+    let mut pace = if known { before.pace } else { Pace::unknown(now - held, run) };
+    row.miss(pace.waited(now, run, held));
+    // SAFETY: as above.
+    unsafe { entry.write_volatile(Baseline::new(task, pid, run_delay + here, 0, pace)) };
     row.count(bucket(here + charged + unseen), largest);
 }
 
@@ -97,7 +107,8 @@ pub fn migrate(task: Task) {
     let Some(entry) = maps::baseline(pid) else { return };
     // SAFETY: a map value, copied word by word and checked below.
     let mut before = unsafe { entry.read_volatile() };
-    if !before.is_of(task.0 as u64, pid, task.pcount()) {
+    let known = before.is_of(task.0 as u64, pid, task.pcount());
+    if !known {
         if task.pcount() != 0 {
             // Counted at the switch-in.
             return;
@@ -120,8 +131,20 @@ pub fn migrate(task: Task) {
     let running = cpu.timeline.current;
     cpu.timeline.switch(now, running);
     cpu.waiter = waiter;
+    let idle_before = idle_ns(row);
     let cause = cause::charge(row, at, cpu_id, cpu, task, now - waited, now);
+    let idle = idle_ns(row) - idle_before;
     let away = before.away_and(waited, cause);
+    let (run, held) = (task.run_ns(), waited - idle);
+    let mut pace = if known { before.pace } else { Pace::unknown(now - held, run) };
+    row.miss(pace.waited(now, run, held));
     // SAFETY: as above.
-    unsafe { entry.write_volatile(Baseline::new(task.0 as u64, pid, run_delay, away)) };
+    unsafe { entry.write_volatile(Baseline::new(task.0 as u64, pid, run_delay, away, pace)) };
+}
+
+/// Wake-up latency in a row: the part of a wait that no CPU time would shorten.
+#[inline(always)]
+fn idle_ns(row: &Row) -> u64 {
+    // SAFETY: a field of the row; volatile because `cause` writes it by a pointer of its own.
+    unsafe { (&raw const row.wait_ns[Cause::Idle as usize]).read_volatile() }
 }

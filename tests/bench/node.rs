@@ -11,6 +11,7 @@ use fastrand::Rng;
 use sampler_common::abi::{CAUSES, Cause, TOLD};
 use sampler_common::buckets::{BUCKETS, OCTAVES, bucket, octave};
 use sampler_common::identity::{Container, Identity, Names, Owner, Pod, QosClass, Runtime};
+use sampler_common::pace::UNIT_LOG2_NS;
 use sampler_common::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
 use sampler_common::snapshot::{CgroupCounters, CgroupId, Counters, Durations, Snapshot, Throttling};
 use sampler_common::throttle::DURATIONS;
@@ -127,7 +128,9 @@ impl Habit {
             latency[delays.bucket as usize] = count;
             wait_ns[delays.cause as usize] = sum_ns;
             coarse[delays.cause as usize][octave(delays.bucket) as usize] = count;
-            counters.add_row(&latency, &wait_ns, &coarse);
+            // Half of what is waited would have been used.
+            let unmet = [(sum_ns >> (UNIT_LOG2_NS + 1)) as u32, 0];
+            counters.add_row(&latency, &wait_ns, &coarse, &unmet);
             if delays.cause == Cause::Neighbor
                 && let Some(neighbor) = random.choice(&self.neighbors)
             {

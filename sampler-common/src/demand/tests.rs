@@ -24,10 +24,12 @@ fn window() -> impl Strategy<Value = Window> {
             },
         );
         let throttling = (0..200u64, ns(), 0..1000u64, 0..3u64);
-        (Just(length_ns), ns(), causes, throttling, 0..10_000u64, delays()).prop_map(
-            |(length_ns, usage_ns, causes, throttling, quota_delays, latency)| {
+        let unmet =
+            prop::option::of((ns(), ns()).prop_map(|(paced_ns, busy_ns)| Unmet { paced_ns, busy_ns }));
+        (Just(length_ns), ns(), causes, unmet, throttling, 0..10_000u64, delays()).prop_map(
+            |(length_ns, usage_ns, causes, unmet, throttling, quota_delays, latency)| {
                 let (throttled_periods, throttled_ns, throttles, ancestors) = throttling;
-                let mut window = Window { length_ns, usage_ns, causes, latency, ..Window::default() };
+                let mut window = Window { length_ns, usage_ns, causes, unmet, latency, ..Window::default() };
                 window.coarse[Cause::Quota as usize].counts[0] = quota_delays;
                 window.throttling = Throttling {
                     periods: 200,
@@ -74,6 +76,7 @@ fn stretched(window: &Window, octaves: usize) -> Window {
         length_ns: times(window.length_ns),
         usage_ns: times(window.usage_ns),
         causes: Causes::from_parts(window.causes.parts().map(times)),
+        unmet: window.unmet.map(|unmet| Unmet::from_parts(unmet.parts().map(times))),
         latency: LatencyHistogram::new(counts, times(window.latency.sum_ns())),
         ..window.clone()
     };
@@ -83,7 +86,7 @@ fn stretched(window: &Window, octaves: usize) -> Window {
 
 /// `threads` that never sleep, with a limit of `cores` in periods of 100 ms, for 5 s on two CPUs: at the beginning of
 /// each period they run until the quota is used up.
-fn spinning(threads: u64, cores: f64) -> Window {
+fn spinning(threads: u64, cores: f64, with_pace: bool) -> Window {
     const PERIODS: u64 = 50;
     let period_ns = SECOND / 10;
     let running = threads.min(2);
@@ -100,6 +103,7 @@ fn spinning(threads: u64, cores: f64) -> Window {
         },
         ..Window::default()
     };
+    window.unmet = with_pace.then_some(Unmet { paced_ns: 0, busy_ns: window.causes.total() });
     window.coarse[Cause::Quota as usize] = quota_delays(PERIODS * threads);
     window.throttling = Throttling {
         periods: PERIODS,
@@ -153,10 +157,14 @@ proptest! {
 
     #[test]
     fn more_usage_or_more_wait_never_lowers_it(
-        window in window(), cpus in 1..128u32, part in 0..8usize, more in 0..30 * SECOND
+        window in window(), cpus in 1..128u32, part in 0..10usize, more in 0..30 * SECOND
     ) {
         let mut larger = window.clone();
+        let mut nothing = Unmet::default();
+        let unmet = larger.unmet.as_mut().unwrap_or(&mut nothing);
         let grows = match part {
+            8 => &mut unmet.paced_ns,
+            9 => &mut unmet.busy_ns,
             0 => &mut larger.usage_ns,
             1 => &mut larger.causes.quota_ns,
             2 => &mut larger.causes.neighbor_ns,
@@ -210,15 +218,16 @@ proptest! {
 
     #[test]
     fn one_window_finds_what_throttled_threads_that_never_sleep_want(
-        threads in 1..8u64, level in prop::sample::select(vec![0.05, 0.1, 0.25, 0.5, 0.8, 0.95])
+        threads in 1..8u64, level in prop::sample::select(vec![0.05, 0.1, 0.25, 0.5, 0.8, 0.95]), with_pace: bool
     ) {
         let wants = threads.min(2) as f64;
-        let demand = estimate(&spinning(threads, level * wants), 2);
+        let demand = estimate(&spinning(threads, level * wants, with_pace), 2);
         prop_assert!((demand.point / wants - 1.0).abs() < 1e-6, "{demand:?}");
         prop_assert_eq!(demand.bottleneck, Bottleneck::Quota);
         // The raise that it asks for ends it: nothing waits for the quota any more.
-        let raised = estimate(&spinning(threads, demand.point), 2);
+        let raised = estimate(&spinning(threads, demand.point, with_pace), 2);
         prop_assert!((raised.lower / wants - 1.0).abs() < 1e-6 && raised.confidence > 0.999, "{raised:?}");
+        prop_assert!(demand.confidence <= level + 1e-6, "who never sleeps may have a backlog: {demand:?}");
         prop_assert_eq!(raised.bottleneck, if threads > 2 { Bottleneck::Own } else { Bottleneck::None });
     }
 
@@ -240,6 +249,25 @@ proptest! {
         let demand = estimate(&window, 4);
         prop_assert!((demand.point / wants - 1.0).abs() < 1e-3, "{demand:?} for {wants}");
         prop_assert!(demand.lower <= wants && wants <= demand.upper * 1.001);
+    }
+
+    #[test]
+    fn one_window_finds_what_any_threads_want_whose_paces_are_known(
+        threads in prop::collection::vec((1..1000u64, 1..1000u64, 0.05..0.95f64), 1..8)
+    ) {
+        let ns = |part: f64| (part * SECOND as f64) as u64;
+        let mut wants = 0.0;
+        let mut window = Window { length_ns: SECOND, unmet: Some(Unmet::default()), ..Window::default() };
+        for (run, sleep, level) in threads {
+            let pace = run as f64 / (run + sleep) as f64;
+            wants += pace;
+            window.usage_ns += ns(level * pace);
+            window.causes.neighbor_ns += ns(1.0 - level);
+            window.unmet.as_mut().unwrap().paced_ns += ns((1.0 - level) * pace);
+        }
+        let demand = estimate(&window, 128);
+        prop_assert!((demand.point / wants - 1.0).abs() < 1e-3, "{demand:?} for {wants}");
+        prop_assert!(demand.confidence > 0.999, "{demand:?}");
     }
 }
 

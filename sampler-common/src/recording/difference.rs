@@ -10,7 +10,7 @@ use crate::buckets::OCTAVES;
 use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::resources::{Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Causes, CgroupCounters, CgroupId, Counters, Durations, Losses, Presence, Snapshot, Throttling,
+    Causes, CgroupCounters, CgroupId, Counters, Durations, Losses, Presence, Snapshot, Throttling, Unmet,
 };
 use crate::sparse::{Gaps, grow, growth};
 use crate::throttle::DURATIONS;
@@ -110,7 +110,7 @@ fn counters_between(earlier: &Counters, later: &Counters) -> Option<wire::Counte
     if earlier == later {
         return None;
     }
-    let Counters { latency, causes, coarse, neighbors, usage_ns, throttling, memory_events, pressure } =
+    let Counters { latency, causes, unmet, coarse, neighbors, usage_ns, throttling, memory_events, pressure } =
         later;
     let sum_grew = latency.sum_ns().wrapping_sub(earlier.latency.sum_ns());
     let causes_grew = total(causes).wrapping_sub(total(&earlier.causes));
@@ -142,6 +142,7 @@ fn counters_between(earlier: &Counters, later: &Counters) -> Option<wire::Counte
             earlier.pressure.as_ref().map(Pressure::parts),
             pressure.as_ref().map(Pressure::parts),
         ),
+        unmet: known_between(earlier.unmet.as_ref().map(Unmet::parts), unmet.as_ref().map(Unmet::parts)),
     })
 }
 
@@ -179,6 +180,8 @@ fn apply_counters(counters: &mut Counters, change: wire::Counters) -> Result<(),
     counters.memory_events = grow_known(events, change.memory_events)?.map(MemoryEvents::from_parts);
     let pressure = counters.pressure.as_ref().map(Pressure::parts);
     counters.pressure = grow_known(pressure, change.pressure)?.map(Pressure::from_parts);
+    let unmet = counters.unmet.as_ref().map(Unmet::parts);
+    counters.unmet = grow_known(unmet, change.unmet)?.map(Unmet::from_parts);
     Ok(())
 }
 

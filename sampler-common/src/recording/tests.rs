@@ -14,6 +14,7 @@ use crate::identity::{Container, Identity, Names, Owner, Pod, QosClass, Runtime}
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
     Causes, CgroupCounters, CgroupId, Counters, Durations, LOSSES, Losses, Presence, Snapshot, Throttling,
+    Unmet,
 };
 use crate::throttle::DURATIONS;
 
@@ -44,7 +45,11 @@ pub(crate) fn counters() -> impl Strategy<Value = Counters> {
     let waits = (numbers::<BUCKETS>(), number(), numbers::<8>(), prop::array::uniform5(numbers::<OCTAVES>()));
     let durations = prop::option::of(numbers::<DURATIONS>());
     let neighbors = prop::collection::btree_map(id().prop_map(CgroupId), number(), 0..4);
-    let known = (prop::option::of(numbers::<5>()), prop::option::of(numbers::<4>()));
+    let known = (
+        prop::option::of(numbers::<5>()),
+        prop::option::of(numbers::<4>()),
+        prop::option::of(numbers::<2>()),
+    );
     (waits, neighbors, number(), numbers::<4>(), durations, known).prop_map(
         |(
             (latency, sum_ns, causes, coarse),
@@ -52,12 +57,13 @@ pub(crate) fn counters() -> impl Strategy<Value = Counters> {
             usage_ns,
             throttling,
             durations,
-            (events, pressure),
+            (events, pressure, unmet),
         )| {
             let durations = durations.map_or(Durations::HooksUnavailable, Durations::Counted);
             Counters {
                 latency: LatencyHistogram::new(latency, sum_ns),
                 causes: Causes::from_parts(causes),
+                unmet: unmet.map(Unmet::from_parts),
                 coarse: coarse.map(|counts| CoarseHistogram { counts }),
                 neighbors,
                 usage_ns,
@@ -531,7 +537,7 @@ fn other_versions_and_other_files_are_refused_in_a_sentence() {
     let error = Reader::open(&*bytes).err().unwrap().to_string();
     assert_eq!(
         error,
-        "the recording has format version 2; this program reads 1 to 1: \
+        "the recording has format version 3; this program reads 1 to 2: \
          read it with the sampler that recorded it, or a newer one"
     );
     for other in [&b"\x7fELF"[..], b"LOADLIES 1234", b"{\"epoch\": 1, \"since_ns\": 2}"] {

@@ -106,6 +106,9 @@ pub struct Counters {
     pub memory_events: Option<Growth>,
     #[prost(message, optional, tag = "11")]
     pub pressure: Option<Growth>,
+    /// From version 2 on.
+    #[prost(message, optional, tag = "12")]
+    pub unmet: Option<Growth>,
 }
 
 /// Change of counters that may not be known. Once known, they grow from 0.

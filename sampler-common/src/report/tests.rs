@@ -1,6 +1,6 @@
 //! What is parsed is what was measured, within the bounds, and what cannot be is refused by name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -13,7 +13,7 @@ use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::identity::{Identity, Names, Owner, Pod, QosClass, Runtime};
 use crate::recording::tests as arbitrary;
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use crate::snapshot::{Causes, CgroupCounters, Durations, Throttling};
+use crate::snapshot::{Causes, CgroupCounters, Durations, Throttling, Unmet};
 use crate::throttle::DURATIONS;
 use crate::window::Case;
 
@@ -144,6 +144,7 @@ fn the_largest_message_within_the_bounds_is_within_the_bound_of_bytes() {
     let window = &mut container.window;
     window.latency = LatencyHistogram::new([u64::MAX; BUCKETS], u64::MAX);
     window.causes = Causes::from_parts([u64::MAX; 8]);
+    window.unmet = Some(Unmet { paced_ns: u64::MAX, busy_ns: u64::MAX });
     window.coarse = [CoarseHistogram { counts: [u64::MAX; OCTAVES] }; TOLD];
     window.neighbors = vec![(CgroupId(u64::MAX), u64::MAX); NEIGHBORS];
     window.throttling = Throttling::from_parts([u64::MAX; 4], Durations::Counted([u64::MAX; DURATIONS]));
@@ -249,7 +250,7 @@ fn another_version_is_refused_in_a_sentence() {
     assert_eq!(Report::decode(&[]), Err(ReportError::Version { version: 0 }));
 }
 
-/// What is stored in `report-v1`. Every field has a value of its own.
+/// What is stored in `report-v1-unmet`. Every field has a value of its own.
 fn stored() -> Report {
     let container = Container {
         runtime: Some(Runtime::CriO),
@@ -269,6 +270,7 @@ fn stored() -> Report {
         length_ns: 14 * SECOND,
         latency: LatencyHistogram::new(std::array::from_fn(|at| at as u64 % 7), 12_345_678),
         causes: Causes::from_parts(std::array::from_fn(|at| 100 + at as u64)),
+        unmet: Some(Unmet { paced_ns: 71, busy_ns: 72 }),
         coarse: std::array::from_fn(|cause| CoarseHistogram {
             counts: std::array::from_fn(|octave| (cause * octave) as u64),
         }),
@@ -312,9 +314,13 @@ fn stored() -> Report {
     }
 }
 
+fn stored_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
 #[test]
 fn a_report_of_version_1_is_read_as_it_was_written() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/report-v1");
+    let path = stored_path("report-v1-unmet");
     let written = stored().messages()[0].encode_to_vec();
     let Ok(bytes) = std::fs::read(&path) else {
         std::fs::write(&path, written).unwrap();
@@ -325,6 +331,15 @@ fn a_report_of_version_1_is_read_as_it_was_written() {
     // A field of a later release: number 100, and in a container number 99.
     let unknown = [0xA2, 0x06, 0x03, 1, 2, 3];
     assert_eq!(Report::decode(&[&bytes[..], &unknown].concat()), Ok(stored()));
+}
+
+/// `report-v1` is of before `Window.unmet`.
+#[test]
+fn a_report_of_version_1_from_before_a_field_is_read_without_it() {
+    let bytes = std::fs::read(stored_path("report-v1")).unwrap();
+    let mut earlier = stored();
+    earlier.containers[0].window.unmet = None;
+    assert_eq!(Report::decode(&bytes), Ok(earlier));
 }
 
 #[test]

@@ -146,6 +146,9 @@ pub struct Window {
     /// Missing: not known.
     #[prost(message, optional, tag = "14")]
     pub pressure: ::core::option::Option<Pressure>,
+    /// Missing: not known.
+    #[prost(message, optional, tag = "15")]
+    pub unmet: ::core::option::Option<Unmet>,
 }
 /// Wait in ns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -169,6 +172,16 @@ pub struct Causes {
     /// Unknown: throttled while the throttle hooks were missing.
     #[prost(uint64, tag = "8")]
     pub untold_ns: u64,
+}
+/// CPU time that threads would have used, each at its own pace, while they waited (but for wake-up latency), in ns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unmet {
+    /// Of threads that sleep now and then.
+    #[prost(uint64, tag = "1")]
+    pub paced_ns: u64,
+    /// Of threads that have not slept for long: all that they waited.
+    #[prost(uint64, tag = "2")]
+    pub busy_ns: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Neighbor {

@@ -4,7 +4,7 @@ use super::{CONTAINERS, LOSS_BYTES, LOSSES, Measured, NEIGHBORS, Report, VERSION
 use crate::demand::{Bottleneck, Demand};
 use crate::identity::{Container, Names, Pod, QosClass, Runtime};
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use crate::snapshot::{Causes, Durations, Throttling};
+use crate::snapshot::{Causes, Durations, Throttling, Unmet};
 use crate::sparse;
 use crate::window::{Case, Window};
 
@@ -90,6 +90,7 @@ fn window(window: &Window) -> wire::Window {
         length_ns,
         latency,
         causes,
+        unmet,
         coarse,
         neighbors,
         unnamed_neighbor_ns,
@@ -126,6 +127,7 @@ fn window(window: &Window) -> wire::Window {
         pressure: pressure.map(|Pressure { cpu_some_ns, cpu_full_ns, memory_some_ns, memory_full_ns }| {
             wire::Pressure { cpu_some_ns, cpu_full_ns, memory_some_ns, memory_full_ns }
         }),
+        unmet: unmet.map(|Unmet { paced_ns, busy_ns }| wire::Unmet { paced_ns, busy_ns }),
     }
 }
 

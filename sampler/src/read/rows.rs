@@ -8,7 +8,7 @@
 use std::mem::offset_of;
 use std::ptr::read_volatile;
 
-use sampler_common::abi::{CAUSES, ROW_HEAD_BYTES, Row, TOLD};
+use sampler_common::abi::{CAUSES, PACES, ROW_HEAD_BYTES, Row, TOLD};
 use sampler_common::buckets::{BUCKETS, OCTAVES};
 use sampler_common::neighbors::{ENTRIES, Neighbors};
 use sampler_common::snapshot::Counters;
@@ -34,6 +34,7 @@ struct Sums {
     wait_ns: [u64; CAUSES],
     latency: [u32; BUCKETS],
     coarse: [[u32; OCTAVES]; TOLD],
+    unmet: [u32; PACES],
 }
 
 impl SlotRows {
@@ -72,7 +73,7 @@ impl SlotRows {
             }
         }
         let growth = sums.since(&self.sums);
-        counters.add_row(&growth.latency, &growth.wait_ns, &growth.coarse);
+        counters.add_row(&growth.latency, &growth.wait_ns, &growth.coarse, &growth.unmet);
         self.sums = sums;
         true
     }
@@ -115,13 +116,14 @@ fn grown(last: &Neighbors, now: &Neighbors) -> impl Iterator<Item = (Holder, u64
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { wait_ns: [0; CAUSES], latency: [0; BUCKETS], coarse: [[0; OCTAVES]; TOLD] }
+        Self { wait_ns: [0; CAUSES], latency: [0; BUCKETS], coarse: [[0; OCTAVES]; TOLD], unmet: [0; PACES] }
     }
 }
 
 impl Sums {
     fn add(&mut self, row: &Row) {
-        self.combine(&Self { wait_ns: row.wait_ns, latency: row.latency, coarse: row.coarse }, Op::Add);
+        let Row { wait_ns, latency, coarse, unmet, .. } = *row;
+        self.combine(&Self { wait_ns, latency, coarse, unmet }, Op::Add);
     }
 
     fn since(&self, earlier: &Self) -> Self {
@@ -140,6 +142,7 @@ impl Sums {
         // Not one loop over both chained: those are not vectorised.
         op.apply(&mut self.latency, &other.latency);
         op.apply(self.coarse.as_flattened_mut(), other.coarse.as_flattened());
+        op.apply(&mut self.unmet, &other.unmet);
     }
 }
 

@@ -1,0 +1,306 @@
+//! At what pace a thread goes when it need not wait, and so what its waits cost: the CPU time that it would have used
+//! meanwhile.
+//!
+//! A thread works for a while, sleeps, works again. Waits stretch its **bursts**, from the end of one sleep to the
+//! beginning of the next, but change neither how long it runs in them nor how long it sleeps after them. So its pace,
+//! `run ÷ (run + sleep)` over whole cycles, is the same however much it is held back, and in a wait of `w` it would
+//! have used `w · pace`. The kernel's totals say all of it at each switch-in: what passed since the last sleep is run time,
+//! waits, and sleep.
+//!
+//! # Error
+//!
+//! * None for threads whose cycles are alike: they are remembered as a mean over some 2 to 4 s of their run and sleep.
+//!   A wait of irregular threads is off by as much as the cycle that it lies in.
+//! * A thread is taken to want a whole CPU (**busy**) until it has slept once, and while it has not slept
+//!   for twice its longest burst: it has begun something else. That it wants so much is a guess, and is counted by itself.
+//! * A sleep counts for a second at most: whatever sleeps for longer is at rest. So slower cycles have too high a pace,
+//!   and a thread that has rested is soon known anew.
+//! * Interrupts and time stolen by a hypervisor look like sleep, as far as the kernel leaves them out of run time; wake-up
+//!   latency is sleep: nothing that could be given would shorten it.
+//! * A wait counts when it ends: those that are on at the ends of a window are off by their length.
+
+/// Binary logarithm, in ns, of the unit in which the programs count unmet CPU time.
+pub const UNIT_LOG2_NS: u32 = 16;
+/// Shorter sleeps (ns) are put together with what comes after them, so that most switches need no division.
+const SHORT_NS: u64 = 1 << 19;
+/// A burst may have so large a part of sleep in it: interrupts, that is.
+const NOISE: u64 = 32;
+/// A sleep counts for so long (ns) at most.
+const LONGEST_SLEEP_NS: u64 = 1 << 30;
+/// A burst counts for so long (ns) at most: 13 days.
+const LONGEST_BURST_NS: u64 = 1 << 40;
+/// Memory is in units of 1,024 ns.
+const MEMORY_LOG2_NS: u32 = 10;
+/// Older cycles count for half once there is more than so much memory: 4.3 s.
+const MEMORY: u32 = 1 << 22;
+/// A burst may be twice as long as any before, and longer by this (1 ms).
+const LONGER: u64 = 1 << 10;
+/// A pace of 1.
+const WHOLE: u64 = 1 << 16;
+/// A faster thread is busy.
+const BUSY: u16 = 61_440;
+
+/// What is known of one thread's pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pace {
+    /// When its last sleep ended, on the run-queue clock (ns), put off by all that it has waited since.
+    awake_ns: u64,
+    /// What it had run by then, in ns.
+    ran_ns: u64,
+    /// Run time of the cycles that are remembered.
+    run: u32,
+    /// Sleep in them.
+    sleep: u32,
+    /// The longest of their bursts.
+    burst: u32,
+    /// Its pace, in parts of [`WHOLE`].
+    share: u16,
+    /// Unmet CPU time (ns) that makes no whole unit yet.
+    rest_ns: u16,
+}
+
+/// What a thread would have run during a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// In units of 2^[`UNIT_LOG2_NS`] ns; what is left is counted the next time.
+    pub units: u32,
+    /// Whether the thread is busy.
+    pub busy: bool,
+}
+
+impl Pace {
+    /// Of a thread of which nothing is known but what it has run, by now.
+    #[inline(always)]
+    pub const fn unknown(now: u64, run_ns: u64) -> Self {
+        // The half is there so that units are rounded and not cut off.
+        let rest_ns = 1 << (UNIT_LOG2_NS - 1);
+        Self { awake_ns: now, ran_ns: run_ns, run: 0, sleep: 0, burst: 0, share: u16::MAX, rest_ns }
+    }
+
+    /// The thread, which has run for `run_ns` in its life, has waited for `waited_ns` up to now.
+    #[inline(always)]
+    pub fn waited(&mut self, now: u64, run_ns: u64, waited_ns: u64) -> Missed {
+        let waited_ns = if waited_ns < LONGEST_BURST_NS { waited_ns } else { LONGEST_BURST_NS };
+        self.awake_ns = self.awake_ns.wrapping_add(waited_ns);
+        let mut ran_ns = run_ns.wrapping_sub(self.ran_ns);
+        let awake_ns = self.awake_ns.wrapping_add(ran_ns);
+        // Clocks of two CPUs may differ by some µs.
+        if now > awake_ns {
+            let slept_ns = now - awake_ns;
+            if slept_ns > SHORT_NS && slept_ns > ran_ns / NOISE {
+                self.cycle(ran_ns, slept_ns);
+                self.awake_ns = now;
+                self.ran_ns = run_ns;
+                ran_ns = 0;
+            }
+        }
+        let busy = self.share > BUSY || ran_ns >> MEMORY_LOG2_NS > 2 * self.burst as u64 + LONGER;
+        let missed_ns =
+            if busy { waited_ns } else { (waited_ns * self.share as u64) >> 16 } + self.rest_ns as u64;
+        self.rest_ns = missed_ns as u16;
+        Missed { units: (missed_ns >> UNIT_LOG2_NS) as u32, busy }
+    }
+
+    /// A burst and the sleep after it.
+    #[inline(always)]
+    fn cycle(&mut self, ran_ns: u64, slept_ns: u64) {
+        let ran_ns = if ran_ns < LONGEST_BURST_NS { ran_ns } else { LONGEST_BURST_NS };
+        let slept_ns = if slept_ns < LONGEST_SLEEP_NS { slept_ns } else { LONGEST_SLEEP_NS };
+        if self.run + self.sleep > MEMORY {
+            self.run /= 2;
+            self.sleep /= 2;
+            self.burst /= 2;
+        }
+        let ran = (ran_ns >> MEMORY_LOG2_NS) as u32;
+        self.run += ran;
+        self.sleep += (slept_ns >> MEMORY_LOG2_NS) as u32;
+        if self.burst < ran {
+            self.burst = ran;
+        }
+        // Shorter sleeps make no cycle, so that the pace is below 1. The last bit is for the compiler: it is not 0.
+        let whole = (self.run as u64 + self.sleep as u64) | 1;
+        self.share = (self.run as u64 * WHOLE / whole) as u16;
+    }
+
+    /// All of it in one number, for a check.
+    #[inline(always)]
+    pub(crate) const fn folded(&self) -> u64 {
+        let memory = self.run as u64 | (self.sleep as u64) << 32;
+        let rest = self.burst as u64 | (self.share as u64) << 32 | (self.rest_ns as u64) << 48;
+        self.awake_ns ^ self.ran_ns ^ memory ^ rest
+    }
+}
+
+#[cfg(all(test, feature = "user"))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A thread that works in bursts and sleeps, and is held back.
+    struct Thread {
+        now: u64,
+        run_ns: u64,
+        pace: Pace,
+        /// What it would have run during its waits, of paced and of busy ones, in ns.
+        missed_ns: [u64; 2],
+    }
+
+    impl Thread {
+        fn new() -> Self {
+            Self { now: 0, run_ns: 0, pace: Pace::unknown(0, 0), missed_ns: [0; 2] }
+        }
+
+        fn wait(&mut self, ns: u64) {
+            self.now += ns;
+            let missed = self.pace.waited(self.now, self.run_ns, ns);
+            self.missed_ns[usize::from(missed.busy)] += u64::from(missed.units) << UNIT_LOG2_NS;
+        }
+
+        fn run(&mut self, ns: u64) {
+            self.now += ns;
+            self.run_ns += ns;
+        }
+
+        /// A burst of so much run time, with a wait after each `slice` of it, and a sleep.
+        fn cycle(&mut self, run: u64, sleep: u64, slice: u64, wait: u64) {
+            let mut left = run;
+            while left > 0 {
+                let ran = left.min(slice);
+                self.run(ran);
+                left -= ran;
+                if left > 0 {
+                    self.wait(wait);
+                }
+            }
+            self.now += sleep;
+            self.wait(wait);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn regular_cycles_have_their_pace_however_they_are_held_back(
+            run in 1..400u64, sleep in 1..900u64, slice in 1..50u64, wait in 1..500u64,
+        ) {
+            let mut thread = Thread::new();
+            // Unhindered at first, as long as it takes to be known.
+            for _ in 0..20 {
+                thread.cycle(run * MS, sleep * MS, run * MS, 0);
+            }
+            let before = thread.missed_ns;
+            let waits = run.div_ceil(slice);
+            for _ in 0..10 {
+                thread.cycle(run * MS, sleep * MS, slice * MS, wait * MS);
+            }
+            let waited = (10 * waits * wait * MS) as f64;
+            let missed = (thread.missed_ns[0] + thread.missed_ns[1] - before[0] - before[1]) as f64;
+            let pace = run as f64 / (run + sleep) as f64;
+            // Ten of the fastest are 6 % above their pace: they are busy.
+            prop_assert!((missed / waited - pace).abs() < 0.07 * pace + 1e-3, "{} for {pace}", missed / waited);
+        }
+
+        #[test]
+        fn nobody_misses_more_than_was_waited(
+            steps in prop::collection::vec((0..1u64 << 36, 0..1u64 << 36, 0..1u64 << 36, 0..37u32), 1..100)
+        ) {
+            let mut thread = Thread::new();
+            let mut waited = 0;
+            for (run, sleep, wait, shift) in steps {
+                thread.run(run >> shift);
+                thread.now += sleep >> (36 - shift);
+                thread.wait(wait >> shift);
+                waited += wait >> shift;
+                let missed: u64 = thread.missed_ns.iter().sum();
+                prop_assert!(missed <= waited + (1 << UNIT_LOG2_NS));
+            }
+        }
+
+        #[test]
+        fn nothing_that_two_threads_write_into_one_entry_breaks_it(
+            numbers: [u64; 4], now: u64, run_ns: u64, waited_ns: u64
+        ) {
+            let mut pace = Pace {
+                awake_ns: numbers[0],
+                ran_ns: numbers[1],
+                // As much as there can be.
+                run: (numbers[2] as u32) >> 1,
+                sleep: ((numbers[2] >> 32) as u32) >> 2,
+                burst: numbers[3] as u32,
+                share: (numbers[3] >> 32) as u16,
+                rest_ns: (numbers[3] >> 48) as u16,
+            };
+            let missed = pace.waited(now, run_ns, waited_ns);
+            prop_assert!(u64::from(missed.units) <= (waited_ns >> UNIT_LOG2_NS) + 1);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_has_not_slept_yet_is_busy() {
+        let mut thread = Thread::new();
+        for _ in 0..100 {
+            thread.run(10 * MS);
+            thread.wait(90 * MS);
+        }
+        assert_eq!(thread.missed_ns[0], 0);
+        let missed = thread.missed_ns[1] as f64 / (100 * 90 * MS) as f64;
+        assert!((missed - 1.0).abs() < 1e-3, "{missed}");
+    }
+
+    #[test]
+    fn one_that_stops_sleeping_is_busy_once_it_has_run_for_twice_its_longest_burst() {
+        let mut thread = Thread::new();
+        for _ in 0..100 {
+            thread.cycle(10 * MS, 40 * MS, 10 * MS, MS);
+        }
+        let before = thread.missed_ns;
+        for ran in 1..=100 {
+            thread.run(MS);
+            thread.wait(9 * MS);
+            let busy = thread.missed_ns[1] != before[1];
+            assert_eq!(busy, ran > 21, "{ran} ms");
+        }
+    }
+
+    #[test]
+    fn one_that_was_at_rest_for_long_is_known_anew_within_seconds() {
+        let mut thread = Thread::new();
+        thread.cycle(MS, 3_600_000 * MS, MS, 0);
+        for _ in 0..60 {
+            thread.cycle(50 * MS, 50 * MS, 50 * MS, 0);
+        }
+        let before = thread.missed_ns[0];
+        for _ in 0..10 {
+            thread.cycle(50 * MS, 50 * MS, 5 * MS, 95 * MS);
+        }
+        let missed = (thread.missed_ns[0] - before) as f64 / (10 * 10 * 95 * MS) as f64;
+        assert!((missed / 0.5 - 1.0).abs() < 0.15, "{missed}");
+    }
+
+    #[test]
+    fn interrupts_are_no_sleep() {
+        let mut thread = Thread::new();
+        for _ in 0..1_000 {
+            thread.run(10 * MS);
+            thread.now += MS / 10;
+            thread.wait(MS);
+        }
+        assert_eq!(thread.missed_ns[0], 0);
+    }
+
+    #[test]
+    fn waits_much_shorter_than_a_unit_add_up() {
+        let mut thread = Thread::new();
+        for _ in 0..100_000 {
+            thread.run(2_000);
+            thread.now += 6_000;
+            thread.wait(1_000);
+        }
+        let missed: u64 = thread.missed_ns.iter().sum();
+        assert!((missed as f64 / (100_000.0 * 1_000.0 / 4.0) - 1.0).abs() < 0.05, "{missed}");
+    }
+}
