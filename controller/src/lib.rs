@@ -9,7 +9,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`api`] | what users write: the custom resources, from their YAML |
-//! | [`decide`] | pure: units, policies, history, targets, the node market |
+//! | [`decide`] | pure: from an observation to a plan, with a reason for every container |
 //! | [`cli`] | the commands of `loadline` |
 //! | [`simulate`] | replays traces through `decide` and through what others do |
 //!

@@ -8,7 +8,7 @@
 //! * What was not set stays so: Kubernetes lets no request or limit be taken away, and a new one could change the class.
 
 use super::observation::{LimitRange, Pod, Qos};
-use super::policy::{ControlledValues, CpuBounds, GuaranteedPods, Policy};
+use super::policy::{ControlledValues, CpuBounds, Policy};
 use super::reason::Reason;
 use super::sizes::{Resource, Sizes};
 use super::units::{Bytes, MilliCpu};
@@ -20,12 +20,6 @@ pub struct Bounded {
     pub sizes: Sizes,
     /// Why.
     pub reason: Reason,
-}
-
-/// Whether limits move with requests.
-pub fn limits_move(pod: &Pod, policy: &Policy) -> bool {
-    policy.controlled_values == ControlledValues::RequestsAndLimits
-        || pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize
 }
 
 /// `minAllowed` and `maxAllowed`, of the requests. Limits of a Guaranteed pod are its requests.
@@ -69,10 +63,10 @@ pub fn equal_limits(pod: &Pod, sizes: Sizes) -> Sizes {
 }
 
 /// Requests stay below limits: by raising the limit where limits move, by staying below it where they do not.
-pub fn within_limits(pod: &Pod, policy: &Policy, proposal: Sizes) -> Vec<Bounded> {
+pub fn within_limits(policy: &Policy, proposal: Sizes) -> Vec<Bounded> {
     let mut sizes = proposal;
     let mut bounded = Vec::new();
-    let moves = limits_move(pod, policy);
+    let moves = policy.controlled_values == ControlledValues::RequestsAndLimits;
     if let (Some(request), Some(limit)) = (sizes.cpu_request, sizes.cpu_limit)
         && request > limit
     {

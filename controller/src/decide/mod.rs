@@ -2,6 +2,32 @@
 //!
 //! Same input, byte-equal output. What acts in the cluster, what replays a recording and what the tests
 //! judge is this same code.
+//!
+//! ```text
+//! Observation ─┐                                        ┌─▶ Plan ─▶ check ─▶ (act)
+//! State ───────┼─▶ pipeline::decide ────────────────────┼─▶ DecisionRecord per container
+//! now ─────────┘   select ▸ size ▸ bounds ▸ quota ▸     └─▶ State
+//!                  node ▸ guards ▸ pod ▸ order
+//! ```
+//!
+//! | what goes in and comes out | |
+//! |---|---|
+//! | [`observation`] | the cluster at one moment |
+//! | [`policy`], [`scope`], [`labels`] | what is wanted, and of whom |
+//! | [`state`], [`history`] | what is remembered |
+//! | [`plan`], [`record`], [`reason`] | what is to be done, and why |
+//! | [`units`], [`quantity`], [`sizes`], [`share`], [`duration`] | measures |
+//!
+//! | steps, in their order | |
+//! |---|---|
+//! | [`pipeline`] | puts them together |
+//! | [`select`] | is it looked at, by which policy, and is there data? |
+//! | [`size`], [`target`] | what it should have |
+//! | [`bounds`], [`quota`] | what policy, limits and namespace allow |
+//! | [`node`], [`allocate`], [`weight`] | what its node can give |
+//! | [`guards`] | what must not happen now |
+//! | [`pod`], `order` | one action for a pod, in an order that fits |
+//! | [`check`] | a second opinion on the plan |
 
 pub mod allocate;
 pub mod bounds;

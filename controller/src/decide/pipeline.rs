@@ -30,7 +30,7 @@ use super::quota::Ledger;
 use super::reason::Reason;
 use super::record::{ContainerRef, DecisionRecord, Inputs, Mark, Step, Waits};
 use super::select::{self, Chosen};
-use super::size;
+use super::size::{self, Found};
 use super::sizes::{Direction, Resource, Sizes};
 use super::state::{ContainerState, State};
 use super::units::{Bytes, MilliCpu, Timestamp};
@@ -76,9 +76,9 @@ pub fn decide(observation: &Observation, state: &State, now: Timestamp) -> Outco
     let remembered: Vec<_> = drafts.iter().map(Draft::to_remember).collect();
     records.extend(drafts.into_iter().map(Draft::finish));
     records.sort_by(|one, other| one.container.cmp(&other.container));
-    for Remembered { uid, container, target, planned } in remembered {
+    for Remembered { uid, container, found, planned } in remembered {
         if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
-            of.target = Some(target);
+            of.found = Some(found);
             of.planned = planned.or(of.planned);
         }
     }
@@ -136,8 +136,7 @@ pub(super) struct Draft<'a> {
     pub(super) sizes: Sizes,
     /// What the guards would leave of it, before the node is divided.
     guarded: Sizes,
-    target: Sizes,
-    target_reason: Reason,
+    found: Found,
     record: DecisionRecord,
     /// Why its pod is treated otherwise than resized, once that is known.
     pub(super) outcome: Option<Reason>,
@@ -147,7 +146,7 @@ pub(super) struct Draft<'a> {
 struct Remembered {
     uid: PodUid,
     container: String,
-    target: Sizes,
+    found: Found,
     planned: Option<Sizes>,
 }
 
@@ -216,7 +215,7 @@ fn consider<'a>(
         autoscaler: autoscaler(observation, pod),
         urgent: size::is_urgent(container, of, policy),
     };
-    let size::Sized { sizes, marks, reason, unknown } = size::size(container, of, policy, now);
+    let size::Sized { sizes, marks, reasons, unknown } = size::size(container, of, policy, now);
     record.marks = marks;
     let mut draft = Draft {
         place,
@@ -226,8 +225,7 @@ fn consider<'a>(
         dry_run: observation.settings.dry_run,
         sizes,
         guarded: sizes,
-        target: sizes,
-        target_reason: reason,
+        found: Found { sizes, reasons },
         record,
         outcome: None,
     };
@@ -321,7 +319,6 @@ impl Draft<'_> {
         for bounded in bounds::allowed(pod, policy, self.sizes) {
             take(self, bounded);
         }
-        self.target = self.sizes;
         self.record.target = Some(self.sizes);
         let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
         for range in ranges {
@@ -329,7 +326,7 @@ impl Draft<'_> {
                 take(self, bounded);
             }
         }
-        for bounded in bounds::within_limits(pod, policy, self.sizes) {
+        for bounded in bounds::within_limits(policy, self.sizes) {
             take(self, bounded);
         }
     }
@@ -384,17 +381,46 @@ impl Draft<'_> {
         Remembered {
             uid: self.place.uid.clone(),
             container: self.place.name.to_owned(),
-            target: self.target,
+            found: self.found.clone(),
             planned: (self.is_done() && self.changes()).then_some(self.sizes),
         }
+    }
+
+    /// Why it does not change: what took the last of the change away. That a change was too small says least, and
+    /// comes after what the target has to say.
+    fn why_not(&self) -> Reason {
+        let later = self.record.marks.iter().rev().filter(|mark| mark.step != Step::Target);
+        let took = |mark: &&Mark| mark.before != mark.after && mark.reason != Reason::Hysteresis;
+        if let Some(mark) = later.clone().find(took) {
+            return mark.reason.clone();
+        }
+        match self.found.reasons.of_rest() {
+            Reason::OnTarget if later.count() > 0 => Reason::Hysteresis,
+            reason => reason,
+        }
+    }
+
+    /// Why it changes: the target, or the bound that moved what the target would have left. What rises is told first.
+    fn because(&self) -> Reason {
+        let current = self.current();
+        let only = |resource| current.with(resource, &self.sizes).direction(&current);
+        let resource = match (only(Resource::Cpu), only(Resource::Memory)) {
+            (Direction::Same, _) | (Direction::Down, Direction::Up) => Resource::Memory,
+            _ => Resource::Cpu,
+        };
+        if self.found.sizes.same(resource, &current) {
+            let moved = |mark: &&Mark| mark.step != Step::Target && !mark.after.same(resource, &mark.before);
+            if let Some(mark) = self.record.marks.iter().find(moved) {
+                return mark.reason.clone();
+            }
+        }
+        self.found.reasons.of(resource)
     }
 
     fn finish(self) -> DecisionRecord {
         let (current, result) = (self.current(), self.sizes);
         let reason = if current == result {
-            // Whatever took the last of the change away; where nothing was to change, the target says why.
-            let last = self.record.marks.iter().rev().find(|mark| mark.before != mark.after);
-            last.filter(|mark| mark.after == current).map_or(self.target_reason, |mark| mark.reason.clone())
+            self.why_not()
         } else if self.dry_run {
             Reason::DryRun
         } else if !self.applies {
@@ -402,10 +428,11 @@ impl Draft<'_> {
         } else if let Some(reason) = self.outcome {
             reason
         } else {
+            let because = Box::new(self.because());
             match result.direction(&current) {
-                Direction::Down => Reason::Lowered,
-                Direction::Up => Reason::Raised,
-                Direction::Both | Direction::Same => Reason::Rebalanced,
+                Direction::Down => Reason::Lowered(because),
+                Direction::Up => Reason::Raised(because),
+                Direction::Both | Direction::Same => Reason::Rebalanced(because),
             }
         };
         DecisionRecord { result, reason, ..self.record }
@@ -435,13 +462,16 @@ fn within_quotas(observation: &Observation, drafts: &mut [Draft<'_>]) {
         let (granted, objection) = ledger.grant(&pod.namespace, current, held, draft.guarded);
         if let Some(reason) = objection {
             let granted = bounds::equal_limits(pod, granted);
-            let granted = match bounds::within_limits(pod, policy, granted).pop() {
+            let granted = match bounds::within_limits(policy, granted).pop() {
                 // A limit that was not granted keeps the request below it.
                 Some(_) => below_limits(granted),
                 None => granted,
             };
-            draft.mark(Step::Bounds, granted, reason);
-            draft.guarded = guards::all(&draft.facts, granted);
+            let cut = |resource: &Resource| !granted.same(*resource, &draft.guarded);
+            let cut = [Resource::Cpu, Resource::Memory].into_iter().filter(cut);
+            let left = cut.fold(draft.sizes, |left, resource| left.with(resource, &granted));
+            draft.mark(Step::Bounds, left, reason);
+            draft.guarded = guards::all(&draft.facts, left);
         }
         if draft.applies {
             ledger.take(&pod.namespace, held, draft.guarded);

@@ -7,11 +7,12 @@
 //! * Each action carries the uid and the version of the pod that it was decided for: to another one it does not apply.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::observation::PodUid;
-use super::sizes::Sizes;
+use super::sizes::{Difference, Sizes};
 
 /// Actions in the order in which they are to be done.
 #[must_use = "a plan that nobody executes changes nothing"]
@@ -58,4 +59,26 @@ pub struct Change {
     pub from: Sizes,
     /// What it is to say.
     pub to: Sizes,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.actions.is_empty() {
+            return f.write_str("nothing is done");
+        }
+        for (index, action) in self.actions.iter().enumerate() {
+            let Action { node, namespace, pod, kind, containers, uid: _, resource_version: _ } = action;
+            let kind = match kind {
+                ActionKind::Resize => "resize",
+                ActionKind::Revert => "revert",
+                ActionKind::Recreate => "recreate",
+            };
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}. {kind} {namespace}/{pod} on {node}", index + 1)?;
+            for (name, Change { from, to }) in containers {
+                write!(f, "\n   {name}: {}", Difference(from, to))?;
+            }
+        }
+        Ok(())
+    }
 }

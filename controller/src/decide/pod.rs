@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::guards::support;
-use super::observation::{Container, Observation, Pod, PodUid, Qos};
+use super::observation::{Observation, Pod, PodUid, Qos};
 use super::pipeline::Draft;
 use super::plan::{Action, ActionKind, Change};
 use super::reason::Reason;
@@ -50,6 +50,7 @@ pub(super) fn actions(observation: &Observation, drafts: &mut [Draft<'_>]) -> Ve
         }
         let containers = changing
             .iter()
+            .filter(|index| drafts[**index].changes())
             .map(|index| {
                 let draft = &drafts[*index];
                 (draft.place.name.to_owned(), Change { from: draft.current(), to: draft.sizes })
@@ -86,8 +87,22 @@ fn hold_all(indices: &[usize], drafts: &mut [Draft<'_>], reason: &Reason) {
 
 /// A pod's class never changes.
 fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
-    if class(sizes_after(pod, indices, drafts).values()) != class(pod.containers.values().map(|c| &c.desired))
-    {
+    let before = class(pod.containers.values().map(|container| &container.desired));
+    let changes = |drafts: &[Draft<'_>]| class(sizes_after(pod, indices, drafts).values()) != before;
+    if !changes(drafts) {
+        return;
+    }
+    // A request that would reach its limit stops just below it, where that is enough to stay Burstable.
+    let reaches = |draft: &Draft<'_>| {
+        let Sizes { cpu_request, cpu_limit, .. } = draft.sizes;
+        cpu_request == cpu_limit && draft.sizes.cpu() > draft.current().cpu()
+    };
+    if let Some(index) = indices.iter().find(|index| reaches(&drafts[**index])) {
+        let draft = &mut drafts[*index];
+        let below = draft.sizes.cpu().saturating_sub(MilliCpu(1));
+        draft.mark(Step::Plan, Sizes { cpu_request: Some(below), ..draft.sizes }, Reason::QosWouldChange);
+    }
+    if changes(drafts) {
         hold_all(indices, drafts, &Reason::QosWouldChange);
     }
 }
@@ -125,11 +140,25 @@ fn how(
         return Some(ActionKind::Revert);
     }
     let in_place = changing.iter().all(|index| support::in_place(&drafts[*index].facts));
-    let restarts = changing.iter().any(|index| restarts(drafts[*index].facts.container, &drafts[*index]));
+    let restarts = changing.iter().any(|index| !restarting(&drafts[*index]).is_empty());
     if (!in_place || restarts)
         && let Err(by) = disruption.take(pod, drafts[changing[0]].applies)
     {
-        hold_all(changing, drafts, &Reason::DisruptionBudget(by));
+        let reason = Reason::DisruptionBudget(by);
+        if !in_place {
+            hold_all(changing, drafts, &reason);
+        }
+        for index in changing {
+            let draft = &mut drafts[*index];
+            let current = draft.current();
+            let keep = |left: Sizes, resource| left.with(resource, &current);
+            let left = restarting(draft).into_iter().fold(draft.sizes, keep);
+            if left != draft.sizes {
+                draft.mark(Step::Plan, left, reason.clone());
+            }
+        }
+    }
+    if !changing.iter().any(|index| drafts[*index].changes()) {
         return None;
     }
     if in_place {
@@ -141,12 +170,13 @@ fn how(
     Some(ActionKind::Recreate)
 }
 
-/// Whether the change restarts the container.
-fn restarts(container: &Container, draft: &Draft<'_>) -> bool {
-    let changes = |resource| !draft.sizes.same(resource, &container.desired);
-    [Resource::Cpu, Resource::Memory]
-        .into_iter()
-        .any(|resource| changes(resource) && container.resize_policy.restarts(resource))
+/// The resources whose change restarts the container.
+fn restarting(draft: &Draft<'_>) -> Vec<Resource> {
+    let container = draft.facts.container;
+    let restarts = |resource: &Resource| {
+        !draft.sizes.same(*resource, &container.desired) && container.resize_policy.restarts(*resource)
+    };
+    [Resource::Cpu, Resource::Memory].into_iter().filter(restarts).collect()
 }
 
 /// Who may still be disrupted: as many as each budget allows, and one of a workload at a time.

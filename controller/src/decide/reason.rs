@@ -35,12 +35,12 @@ impl fmt::Display for Missing {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     // What is done.
-    /// It gets more.
-    Raised,
-    /// It gets less.
-    Lowered,
-    /// It gets more of one and less of another.
-    Rebalanced,
+    /// It gets more, because of this.
+    Raised(Box<Reason>),
+    /// It gets less, because of this.
+    Lowered(Box<Reason>),
+    /// It gets more of one and less of another, because of this.
+    Rebalanced(Box<Reason>),
     /// It gets back what its node had agreed to, since more is not to be had.
     Reverted,
     /// Its pod is made anew, since it cannot be resized in place.
@@ -150,9 +150,9 @@ pub enum Reason {
     /// Its recent peak of memory, with headroom, is above it.
     MemoryPeak(Bytes),
     /// The change is too small.
-    Hysteresis(Resource),
+    Hysteresis,
     /// The step is too large.
-    StepLimit(Resource),
+    StepLimit,
     /// It has changed too lately; so long yet.
     Cooldown(Seconds),
     /// It has changed too often within the hour.
@@ -162,7 +162,11 @@ pub enum Reason {
 impl Reason {
     /// Its name in conditions, events and metrics.
     pub fn name(&self) -> String {
-        let debug = format!("{self:?}");
+        let debug = match self {
+            Self::CpuTarget(reason) => format!("{reason:?}"),
+            Self::MemoryTarget(reason) => format!("{reason:?}"),
+            other => format!("{other:?}"),
+        };
         let end = debug.find(['(', ' ']).unwrap_or(debug.len());
         debug[..end].to_owned()
     }
@@ -171,9 +175,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Raised => f.write_str("it gets more"),
-            Self::Lowered => f.write_str("it gets less"),
-            Self::Rebalanced => f.write_str("it gets more of one and less of another"),
+            Self::Raised(because) | Self::Lowered(because) | Self::Rebalanced(because) => because.fmt(f),
             Self::Reverted => f.write_str(
                 "it goes back to what its node has agreed to: what it asks for is not to be had, and would keep \
                  others from being scheduled",
@@ -250,8 +252,8 @@ impl fmt::Display for Reason {
             Self::MemoryPeak(least) => {
                 write!(f, "its recent peak of memory with headroom is {least}: less could end in a kill")
             }
-            Self::Hysteresis(resource) => write!(f, "the change of {resource} is too small"),
-            Self::StepLimit(resource) => write!(f, "one step changes {resource} by so much at most"),
+            Self::Hysteresis => f.write_str("the change is too small to be worth one"),
+            Self::StepLimit => f.write_str("one step goes no further"),
             Self::Cooldown(left) => write!(f, "it has just changed: not for another {left}"),
             Self::ChangesPerHour(changes) => write!(f, "it has changed {changes} times within the hour"),
         }

@@ -181,7 +181,7 @@ impl fmt::Display for DecisionRecord {
             }
         }
         if let Some(target) = target.filter(|target| target != result) {
-            writeln!(f, "  target    {target}")?;
+            writeln!(f, "  advice    {target}")?;
         }
         if current == result {
             writeln!(f, "  result    stays as it is")?;
@@ -209,7 +209,7 @@ impl fmt::Display for Inputs {
             None => f.write_str("; usage only"),
             Some(Waits { demand, p99, throttled, objectives }) => {
                 match p99 {
-                    Some(p99) => write!(f, "; p99 wait {p99} of {}", objectives.p99_wait)?,
+                    Some(p99) => write!(f, "; p99 wait {} of {}", Rounded(*p99), objectives.p99_wait)?,
                     None => f.write_str("; no wait")?,
                 }
                 if let Some(throttled) = throttled {
@@ -217,6 +217,18 @@ impl fmt::Display for Inputs {
                 }
                 write!(f, "; wants {:.3} cores ({:.3} to {:.3})", demand.point, demand.lower, demand.upper)
             }
+        }
+    }
+}
+
+/// A wait to a tenth of a millisecond, which is finer than a bucket tells it.
+struct Rounded(Micros);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.0 {
+            micros @ ..1000 => write!(f, "{micros}us"),
+            micros => write!(f, "{}.{}ms", micros / 1000, micros % 1000 / 100),
         }
     }
 }

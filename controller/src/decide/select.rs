@@ -9,7 +9,7 @@ use super::labels::Labels;
 use super::observation::{
     Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, Qos, Reading,
 };
-use super::policy::{GuaranteedPods, Policy};
+use super::policy::{ControlledValues, GuaranteedPods, Policy};
 use super::reason::Reason;
 use super::scope::{self, PolicyId, Selection, Subject};
 use super::state::ContainerState;
@@ -50,7 +50,13 @@ pub fn policy(observation: &Observation, pod: &Pod) -> Result<Chosen, Reason> {
         labels: &pod.labels,
     };
     match scope::select(observation.policies.iter(), &subject) {
-        Selection::Chosen { id, policy, overruled } => Ok(Chosen { id, policy, overruled }),
+        Selection::Chosen { id, mut policy, overruled } => {
+            if pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize {
+                // There is no other way to resize them.
+                policy.controlled_values = ControlledValues::RequestsAndLimits;
+            }
+            Ok(Chosen { id, policy, overruled })
+        }
         Selection::None => Err(Reason::NoPolicy),
         Selection::Denied(by) => Err(Reason::NamespaceDenied(by)),
     }

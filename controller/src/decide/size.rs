@@ -1,5 +1,7 @@
 //! From what is remembered of a container to what it should have: [`super::target`], once for each resource.
 
+use serde::{Deserialize, Serialize};
+
 use super::duration::Seconds;
 use super::observation::{Container, ContainerStatus, Reading};
 use super::policy::Policy;
@@ -8,7 +10,7 @@ use super::record::{Mark, Step};
 use super::sizes::{Resource, Sizes};
 use super::state::ContainerState;
 use super::target::{self, CpuInputs, MemoryInputs, Verdict, cpu, memory};
-use super::units::Timestamp;
+use super::units::{Bytes, MilliCpu, Timestamp};
 
 /// What a container should have, before bounds.
 #[derive(Clone, Debug)]
@@ -17,10 +19,58 @@ pub struct Sized {
     pub sizes: Sizes,
     /// What each step came to.
     pub marks: Vec<Mark>,
-    /// Why, where nothing is to change.
-    pub reason: Reason,
+    /// Why.
+    pub reasons: Reasons,
     /// Resources of which nothing is known, and which stay as they are.
     pub unknown: Vec<Resource>,
+}
+
+/// Why a container should have what it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reasons {
+    /// Of CPU.
+    pub cpu: cpu::Reason,
+    /// Of memory; `None` where nothing is known of it.
+    pub memory: Option<memory::Reason>,
+}
+
+impl Reasons {
+    /// Why nothing is to change.
+    pub fn of_rest(&self) -> Reason {
+        use cpu::Reason::{Holding, UsesLess, UsesMore};
+        use memory::Reason::{Holding as Rests, PeaksHigher, PeaksLower, RecentPeak};
+        match (self.cpu, self.memory) {
+            // What would have moved something says nothing about why nothing moves.
+            (Holding | UsesLess | UsesMore, None | Some(Rests | PeaksHigher | PeaksLower | RecentPeak)) => {
+                Reason::OnTarget
+            }
+            (Holding | UsesLess | UsesMore, Some(memory)) => Reason::MemoryTarget(memory),
+            (cpu, _) => Reason::CpuTarget(cpu),
+        }
+    }
+
+    /// Why this resource is to change.
+    pub fn of(&self, resource: Resource) -> Reason {
+        match (resource, self.memory) {
+            (Resource::Memory, Some(memory)) => Reason::MemoryTarget(memory),
+            _ => Reason::CpuTarget(self.cpu),
+        }
+    }
+}
+
+/// What was last found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// How much it should have, before bounds.
+    pub sizes: Sizes,
+    /// Why.
+    pub reasons: Reasons,
+}
+
+/// Memory as people write it: up to the next MiB.
+pub fn whole_mebibytes(memory: Bytes) -> Bytes {
+    const MEBIBYTE: u64 = 1 << 20;
+    Bytes(memory.0.checked_next_multiple_of(MEBIBYTE).unwrap_or(u64::MAX))
 }
 
 /// What the container should have.
@@ -28,10 +78,11 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
     let current = container.desired;
     let memory_known = state.memory.latest().is_some();
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
-    if let Some(kept) = state.target.filter(|_| !is_due(container, state, policy)) {
-        let mark = Mark { step: Step::Target, before: current, after: kept, reason: Reason::TargetKept };
-        let marks = if kept == current { Vec::new() } else { vec![mark] };
-        return Sized { sizes: kept, marks, reason: Reason::OnTarget, unknown };
+    if let Some(Found { sizes, reasons }) = state.found.clone().filter(|_| !is_due(container, state, policy))
+    {
+        let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
+        let marks = if sizes == current { Vec::new() } else { vec![mark] };
+        return Sized { sizes, marks, reasons, unknown };
     }
 
     let age = match container.status {
@@ -53,13 +104,13 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
     let mut marks = Vec::new();
     for cpu::Mark { request, limit, reason, .. } in cpu.marks {
         let after = Sizes {
-            cpu_request: set(current.cpu_request, request.0).map(super::units::MilliCpu),
+            cpu_request: set(current.cpu_request, request.0).map(MilliCpu),
             cpu_limit: current.cpu_limit.and(limit),
             ..sizes
         };
         note(&mut marks, &mut sizes, after, Reason::CpuTarget(reason), reason == cpu::Reason::Holding);
     }
-    let mut reason = Reason::CpuTarget(cpu.reason);
+    let mut reasons = Reasons { cpu: cpu.reason, memory: None };
     if memory_known {
         let memory = target::memory(&MemoryInputs {
             history: &state.memory,
@@ -69,8 +120,14 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
             now,
         });
         for memory::Mark { request, limit, reason, .. } in memory.marks {
+            let limit =
+                limit.map(
+                    |limit| if Some(limit) == current.memory_limit { limit } else { whole_mebibytes(limit) },
+                );
+            let whole = whole_mebibytes(request).min(limit.unwrap_or(Bytes::MAX));
+            let request = if request == current.memory() { request } else { whole };
             let after = Sizes {
-                memory_request: set(current.memory_request, request.0).map(super::units::Bytes),
+                memory_request: set(current.memory_request, request.0).map(Bytes),
                 memory_limit: current.memory_limit.and(limit),
                 ..sizes
             };
@@ -82,14 +139,9 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
                 reason == memory::Reason::Holding,
             );
         }
-        if cpu.reason == cpu::Reason::Holding && memory.reason != memory::Reason::Holding {
-            reason = Reason::MemoryTarget(memory.reason);
-        }
+        reasons.memory = Some(memory.reason);
     }
-    if reason == Reason::CpuTarget(cpu::Reason::Holding) {
-        reason = Reason::OnTarget;
-    }
-    Sized { sizes, marks, reason, unknown }
+    Sized { sizes, marks, reasons, unknown }
 }
 
 /// A size that was not set and is 0 stays so.
@@ -98,6 +150,10 @@ fn set<Size>(current: Option<Size>, target: u64) -> Option<u64> {
 }
 
 fn note(marks: &mut Vec<Mark>, sizes: &mut Sizes, after: Sizes, reason: Reason, silent: bool) {
+    // Of two steps that say the same, the one that does something is enough.
+    if marks.last().is_some_and(|last| last.reason == reason && last.before == last.after) {
+        marks.pop();
+    }
     if after != *sizes || !silent {
         marks.push(Mark { step: Step::Target, before: *sizes, after, reason });
     }

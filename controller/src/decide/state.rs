@@ -16,6 +16,7 @@ use super::history::History;
 use super::history::memory::MemoryHistory;
 use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState};
 use super::policy::Policy;
+use super::size::Found;
 use super::sizes::Sizes;
 use super::target::{Calm, Changes, Signal};
 use super::units::{Bytes, MilliCpu, Timestamp};
@@ -75,7 +76,7 @@ pub struct ContainerState {
     /// What was refused for good.
     pub refused: Option<Refusal>,
     /// What it should have, as was last found.
-    pub target: Option<Sizes>,
+    pub found: Option<Found>,
     /// When it was last there.
     pub last_seen: Timestamp,
     /// When the last reading that counted ended.
@@ -110,7 +111,7 @@ impl ContainerState {
             planned: None,
             changed_by_other: false,
             refused: None,
-            target: None,
+            found: None,
             last_seen: now,
             read_until: None,
             signal: None,
@@ -140,7 +141,7 @@ impl ContainerState {
             }
             self.changed_by_other = self.planned != Some(container.desired);
             self.seen = container.desired;
-            self.target = None;
+            self.found = None;
         }
         if matches!(pod.resize, ResizeState::Infeasible { .. }) && self.planned == Some(container.desired) {
             let (node_cpu, node_memory) = (node.cpu, node.memory);

@@ -30,7 +30,7 @@ pub fn hysteresis(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         let small = pairs.iter().all(|(from, to)| is_small(*from, *to, share));
         if small && !proposal.same(resource, &current) {
             left = left.with(resource, &current);
-            objection = Some(Reason::Hysteresis(resource));
+            objection = Some(Reason::Hysteresis);
         }
     }
     Ruling { sizes: left, objection }

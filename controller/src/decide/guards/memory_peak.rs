@@ -4,6 +4,7 @@ use super::{Facts, Ruling};
 use crate::decide::observation::Reading;
 use crate::decide::reason::Reason;
 use crate::decide::share::PerMille;
+use crate::decide::size::whole_mebibytes;
 use crate::decide::sizes::Sizes;
 use crate::decide::units::Bytes;
 
@@ -13,7 +14,7 @@ pub fn least_safe(facts: &Facts<'_>) -> Option<Bytes> {
     let used = facts.container.latest().and_then(Reading::memory);
     let whole = u64::from(PerMille::WHOLE.0);
     let headroom = u64::from(facts.policy.objectives.memory_headroom.0);
-    Some(peak.max(used)?.scale_up(whole + headroom, whole))
+    Some(whole_mebibytes(peak.max(used)?.scale_up(whole + headroom, whole)))
 }
 
 /// A request or limit of memory that shrinks stops at the least that is safe; without a sample it does not shrink.

@@ -3,7 +3,7 @@
 use super::{Facts, Ruling};
 use crate::decide::reason::Reason;
 use crate::decide::share::PerMille;
-use crate::decide::sizes::{Resource, Sizes};
+use crate::decide::sizes::Sizes;
 use crate::decide::units::{Bytes, MilliCpu};
 
 /// Shortens steps to the policy's largest, up and down.
@@ -36,8 +36,7 @@ pub fn step(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         memory_request: below(left.memory_request, left.memory_limit),
         ..left
     };
-    let resource = if left.same(Resource::Cpu, &proposal) { Resource::Memory } else { Resource::Cpu };
-    Ruling::leave(proposal, left, Reason::StepLimit(resource))
+    Ruling::leave(proposal, left, Reason::StepLimit)
 }
 
 fn below<Size: Ord + Copy>(request: Option<Size>, limit: Option<Size>) -> Option<Size> {
