@@ -76,3 +76,64 @@ fn what_cannot_be_read_is_named_and_ends_with_failure() {
         assert!(stderr.starts_with("loadline: ") && stderr.contains(said), "{stderr}");
     }
 }
+
+/// Two minutes of a service that gets busier, and a policy.
+fn write_rates(path: &Path) -> io::Result<()> {
+    let rates: String = (0..120).map(|second| if second < 60 { "100\n" } else { "220\n" }).collect();
+    fs::write(path, rates)
+}
+
+#[test]
+fn a_loop_sets_ours_beside_vpa_a_manifest_and_no_limits_and_is_the_same_twice() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let [rates, json, plot] = ["busier.txt", "loop.json", "loop.svg"].map(|name| dir.join(name));
+    write_rates(&rates).unwrap();
+    let paths = [&rates, &json, &plot].map(|path| path.to_str().unwrap());
+    let arguments = ["loop", "--rps", paths[0], "--start", "0.5", "--json", paths[1], "--plot", paths[2]];
+    let first = simulate(&arguments).unwrap();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(first.stderr.is_empty(), "progress is for terminals");
+    let table = String::from_utf8(first.stdout.clone()).unwrap();
+    assert!(table.contains("busier: needs 1.60 cores on average, starts with 0.5 × that"), "{table}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let figure = |who: &str, name: &str| report["series"][0][who][name].as_f64().unwrap();
+    // The manifest's limit equals what is needed on average: it queues. Ours is raised with its first window.
+    assert!(figure("static", "p99_ms") > 20.0 * figure("no_limits", "p99_ms"), "{report}");
+    assert!(figure("ours", "p50_ms") < 1.5 * figure("no_limits", "p50_ms"), "{report}");
+    assert!(figure("ours", "p99_ms") < figure("static", "p99_ms"), "{report}");
+    assert_eq!(figure("no_limits", "throttled_share"), 0.0);
+    assert!(figure("static", "throttled_share") > figure("ours", "throttled_share"));
+    assert!((figure("static", "cores_reserved") - 0.8).abs() < 0.001);
+    assert!(fs::read_to_string(&plot).unwrap().contains("busier from 0.5"));
+    assert_eq!(simulate(&arguments).unwrap().stdout, first.stdout);
+}
+
+#[test]
+fn a_cluster_lives_under_checked_plans() {
+    let json = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster.json");
+    let path = json.to_str().unwrap();
+    let arguments =
+        ["cluster", "--nodes", "3", "--containers", "60", "--seed", "7", "--hours", "2", "--json", path];
+    let output = simulate(&arguments).unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read(&json).unwrap();
+    let report: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&report["plans_checked"], &report["violations"]), (&120.into(), &0.into()));
+    assert!(report["actions"].as_u64().unwrap() > 10, "{report}");
+    assert!(report["reasons"].as_array().unwrap().len() > 5, "{report}");
+    assert!(report["unmet"].as_f64() < report["untouched"]["unmet"].as_f64(), "{report}");
+    simulate(&arguments).unwrap();
+    assert_eq!(fs::read(&json).unwrap(), text, "the same seed is the same cluster");
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for arguments in
+        [&[][..], &["loop"], &["cluster", "--nodes", "0"], &["loop", "--rps", "a", "--limit", "0.5"]]
+    {
+        let output = simulate(arguments).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("error: "), "{arguments:?}");
+    }
+}

@@ -4,6 +4,7 @@
 //! allocation judged is the CPU request, and always the one that was decided before the sample.
 
 pub mod baseline;
+pub mod cluster;
 pub mod machine;
 pub mod ours;
 pub mod plot;

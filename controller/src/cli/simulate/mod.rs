@@ -1,5 +1,7 @@
 //! `loadline simulate`: traces, recordings and loads that we make up, through the controller's own decisions.
 
+mod cluster;
+mod policy;
 mod service;
 mod trace;
 
@@ -26,6 +28,8 @@ pub struct Arguments {
 enum Command {
     /// Size a service on a modelled machine, where wait and throttling answer to what it gets.
     Loop(service::Arguments),
+    /// Let a made-up cluster live under the whole pipeline, and check every plan.
+    Cluster(cluster::Arguments),
 }
 
 /// Where figures go beside the terminal.
@@ -42,10 +46,14 @@ struct Output {
 
 impl Output {
     fn write_json(&self, report: &impl Serialize) -> anyhow::Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
-        let json = serde_json::to_string_pretty(report)? + "\n";
-        write(path, &json)
+        write_json(self.json.as_deref(), report)
     }
+}
+
+fn write_json(path: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    write(path, &json)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -57,6 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         None => trace::run(&arguments.trace),
         Some(Command::Loop(arguments)) => service::run(arguments),
+        Some(Command::Cluster(arguments)) => cluster::run(arguments),
     }
 }
 
