@@ -155,7 +155,7 @@ pub struct Names {
     pub namespace: String,
     /// Name of the pod.
     pub pod: String,
-    /// Name of the container; `None` for the pod's sandbox, which has none.
+    /// Name of the container; `POD` for the pod's sandbox, which has none; `None` while it is not known.
     pub container: Option<String>,
 }
 

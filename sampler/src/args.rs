@@ -1,11 +1,17 @@
 //! What can be said to the binary `sampler`, on the command line and in the environment. Parsed here into types that
 //! cannot be wrong; clap says what was.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 
 use crate::cgroup::layout::{Choice, Version};
 use crate::kernel::layout::Key;
@@ -75,7 +81,7 @@ pub struct Serve {
     )]
     pub max_containers: u32,
     /// Let the kernel time the BPF programs exactly; costs some 30 ns a context switch, and CAP_SYS_ADMIN at start
-    #[arg(long, env = "LOADLINE_BPF_STATS", action = ArgAction::SetTrue, conflicts_with = "replay")]
+    #[arg(long, env = "LOADLINE_BPF_STATS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub bpf_stats: bool,
     /// What is measured.
     #[command(flatten)]
@@ -124,7 +130,8 @@ pub struct Live {
     /// Length of a window, such as 5s or 500ms
     #[arg(long, env = "LOADLINE_INTERVAL", default_value = "5s", value_name = "TIME", value_parser = interval)]
     pub interval: Duration,
-    /// Name of this Kubernetes node: pods get their names from the API server then
+    /// Name of this Kubernetes node: pods get their names from the API server then, which is found by KUBECONFIG, a
+    /// pod's service account, or ~/.kube/config
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<NodeName>,
     /// Where the host's cgroups are mounted, such as /sys/fs/cgroup [default: as /proc/self/mountinfo says]
@@ -142,6 +149,41 @@ pub struct Live {
     pub slots: Option<u32>,
 }
 
+/// What says how this machine is measured, and nothing to who replays a recording.
+const OF_THIS_MACHINE: [&str; 5] = ["cgroup_root", "cgroup_version", "key", "slots", "bpf_stats"];
+
+impl Arguments {
+    /// The command line and the environment of this process. What cannot be understood ends it, with the reason.
+    pub fn read() -> Self {
+        Self::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// This command line, and the environment of this process.
+    fn of(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(line)?;
+        if let Some((name, given)) = matches.subcommand()
+            && said(given, "replay")
+            && let Some(argument) = OF_THIS_MACHINE.into_iter().find(|argument| said(given, argument))
+        {
+            let why = format!(
+                "--{} is about this machine and cannot be used with --replay, which shows another time",
+                argument.replace('_', "-")
+            );
+            let command = command.find_subcommand_mut(name).map_or_else(Self::command, |found| found.clone());
+            return Err(command.clone().error(ErrorKind::ArgumentConflict, why));
+        }
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Whether somebody has written this argument on the command line. What the environment says is meant for whatever is
+/// run in it, and is no contradiction.
+fn said(matches: &ArgMatches, argument: &str) -> bool {
+    let is_known = matches.try_contains_id(argument).is_ok();
+    is_known && matches.value_source(argument) == Some(ValueSource::CommandLine)
+}
+
 impl Live {
     /// What the reader has to know.
     pub fn start(&self) -> Start {
@@ -157,7 +199,7 @@ impl Live {
 #[derive(Debug, Args)]
 pub struct Replay {
     /// Show a recording, at the pace at which it was made, in place of this machine
-    #[arg(long = "replay", id = "replay", value_name = "FILE", conflicts_with_all = ["cgroup_root", "cgroup_version", "key", "slots"])]
+    #[arg(long = "replay", id = "replay", value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
 
@@ -250,7 +292,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split_whitespace())
+        Arguments::of(line.split_whitespace())
     }
 
     fn serve(line: &str) -> Serve {
@@ -262,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        <Arguments as clap::CommandFactory>::command().debug_assert();
+        Arguments::command().debug_assert();
     }
 
     #[test]
@@ -303,8 +345,9 @@ mod tests {
             ("sampler serve --listen localhost", "invalid socket address"),
             ("sampler serve --key io", "cpu, memory, pids"),
             ("sampler serve --cgroup-version 2", "v1, hybrid or v2"),
-            ("sampler serve --replay f --slots 64", "cannot be used with"),
-            ("sampler serve --replay f --bpf-stats", "cannot be used with"),
+            ("sampler serve --replay f --slots 64", "--slots is about this machine"),
+            ("sampler top --replay f --cgroup-root /x", "--cgroup-root is about this machine"),
+            ("sampler serve --replay f --bpf-stats", "cannot be used with --replay"),
             ("sampler record", "FILE"),
         ] {
             let error = parse(line).unwrap_err();

@@ -3,7 +3,6 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use sampler::args::{self, Arguments, Command, Output};
 use sampler::record::RecordError;
 use sampler::serve::ServeError;
@@ -15,7 +14,7 @@ use sampler::{logging, record, serve};
 const NOT_ALLOWED: u8 = 3;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     // A screen that is drawn on is no place for log lines.
     let is_drawn =
         matches!(&arguments.command, Command::Top(top) if !top.once && top.output == Output::Table);

@@ -3,9 +3,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use sampler_common::recording::{AppendError, Header, Writer};
 use sampler_common::snapshot::Snapshot;
 use thiserror::Error;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::args;
 use crate::signals::Stop;
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, clocks};
 
 /// Why nothing is recorded, or no more.
 #[derive(Debug, Error)]
@@ -134,12 +133,11 @@ fn append(
 
 /// What is to be said of a recording that begins now on this machine.
 pub fn header(cpus: u32, interval: Duration, node: Option<String>) -> Header {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let clock = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or_else(|_| Duration::ZERO, Duration::from);
+    let (started_unix_ns, started_ns) = clocks();
     let kernel = nix::sys::utsname::uname();
     Header {
-        started_unix_ns: now.as_nanos() as u64,
-        started_ns: clock.as_nanos() as u64,
+        started_unix_ns,
+        started_ns,
         interval_ns: interval.as_nanos() as u64,
         kernel: kernel.map(|kernel| kernel.release().to_string_lossy().into_owned()).unwrap_or_default(),
         cpus,

@@ -54,7 +54,7 @@ pub fn run(arguments: &args::Serve) -> Result<(), ServeError> {
         std::net::TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source })?;
     let mut source = Source::open(&arguments.live, &arguments.replay, arguments.bpf_stats)?;
     let publisher =
-        Arc::new(Publisher::new(source.cpus(), arguments.max_containers as usize, arguments.live.interval));
+        Arc::new(Publisher::new(source.cpus(), arguments.max_containers as usize, source.interval()));
     let (stop, stopped) = mpsc::channel();
     let (alive, failed) = oneshot::channel();
     let sampling = std::thread::Builder::new().name("sampling".to_owned()).spawn({

@@ -1,23 +1,22 @@
 //! Where snapshots come from: the running kernel, or a recording.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::sys::{Stats, SyscallError, enable_stats};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
-use sampler_common::identity::{Names, Owner};
 use sampler_common::recording::{self, RecordingError};
-use sampler_common::snapshot::{CgroupId, Snapshot};
+use sampler_common::snapshot::Snapshot;
 use thiserror::Error;
 
 use crate::args;
 use crate::cgroup::layout::WAY_OUT;
 use crate::cost;
 use crate::kernel::load::{LoadError, Run, ThrottleHooks};
-use crate::pods::{self, ConnectError, Pods};
+use crate::pods::{self, Named, NamedError};
 use crate::privileges::{self, PrivilegeError};
 use crate::read::{Reader, StartError, slots};
 
@@ -36,12 +35,9 @@ pub enum SourceError {
     /// The kernel does not time programs.
     #[error("cannot have the kernel time its BPF programs, as --bpf-stats asks")]
     BpfStats(#[source] SyscallError),
-    /// There should be an API server, but it cannot be asked.
-    #[error("cannot ask the API server for the names of this node's pods")]
-    Pods(#[from] ConnectError),
-    /// No thread for it.
-    #[error("cannot start a thread to ask the API server")]
-    Thread(#[source] io::Error),
+    /// Names of pods are wanted, but nobody can be asked for them.
+    #[error(transparent)]
+    Names(#[from] NamedError),
     /// The recording cannot be opened.
     #[error("cannot open {file}")]
     Open {
@@ -68,9 +64,7 @@ impl SourceError {
         match self {
             Self::Start(StartError::Load(LoadError::NoObject | LoadError::Missing { .. })) => false,
             Self::Privileges(_) | Self::Start(_) | Self::BpfStats(_) => true,
-            Self::Cost(_) | Self::Pods(_) | Self::Thread(_) | Self::Open { .. } | Self::Recording { .. } => {
-                false
-            }
+            Self::Cost(_) | Self::Names(_) | Self::Open { .. } | Self::Recording { .. } => false,
         }
     }
 }
@@ -103,6 +97,27 @@ impl Source {
             Self::Live(live) => live.cpus,
             Self::Replay(replay) => replay.recording.header().cpus,
         }
+    }
+
+    /// How often there usually is a snapshot: of a recording, as it was made.
+    pub fn interval(&self) -> Duration {
+        match self {
+            Self::Live(live) => live.interval,
+            Self::Replay(replay) => Duration::from_nanos(replay.recording.header().interval_ns),
+        }
+    }
+
+    /// When a snapshot was taken that has this on its clock (`CLOCK_MONOTONIC`, ns), in ns since 1970. Of a recording
+    /// that goes over a boot of its machine it is right for the time before.
+    pub fn unix_ns(&self, at_ns: u64) -> u64 {
+        let (unix_ns, clock_ns) = match self {
+            Self::Live(_) => clocks(),
+            Self::Replay(replay) => {
+                let header = replay.recording.header();
+                (header.started_unix_ns, header.started_ns)
+            }
+        };
+        unix_ns.saturating_add(at_ns).saturating_sub(clock_ns)
     }
 
     /// How long after the last snapshot the next one is due; nothing for the first. `None`: there is no next.
@@ -157,7 +172,7 @@ pub struct Slots {
 /// What measures the running kernel.
 pub struct Live {
     reader: Reader,
-    pods: Option<Named>,
+    named: Option<Named>,
     cpus: u32,
     interval: Duration,
     /// Whether a snapshot has been taken: the first is due at once.
@@ -165,17 +180,6 @@ pub struct Live {
     switch_cost: Duration,
     /// As long as it is open, the kernel times programs.
     timed: Option<std::os::fd::OwnedFd>,
-}
-
-/// How long the first names are waited for.
-const FIRST_NAMES: Duration = Duration::from_secs(2);
-
-/// The source of names, and the thread that keeps it current.
-struct Named {
-    pods: Pods,
-    /// What was last known of each container, for as long as it is in snapshots.
-    names: HashMap<CgroupId, Names>,
-    _runtime: tokio::runtime::Runtime,
 }
 
 impl Live {
@@ -206,30 +210,16 @@ impl Live {
         if !lost.is_empty() {
             tracing::warn!(lost, "with cgroup v1 not everything can be measured; {WAY_OUT}");
         }
-        let pods = arguments.node_name.as_ref().map(names_of).transpose()?.flatten();
+        let named = arguments.node_name.as_ref().map(Named::start).transpose()?.flatten();
         let interval = arguments.interval;
-        Ok(Self { reader, pods, cpus: cpus(), interval, begun: false, switch_cost, timed })
+        Ok(Self { reader, named, cpus: cpus(), interval, begun: false, switch_cost, timed })
     }
 
     fn snapshot(&mut self) -> Snapshot {
         self.begun = true;
         let mut snapshot = self.reader.snapshot();
-        if let Some(Named { pods, names, .. }) = &mut self.pods {
-            names.retain(|id, _| snapshot.cgroups.contains_key(id));
-            for (id, cgroup) in &mut snapshot.cgroups {
-                let Owner::Container(container) = &mut cgroup.identity.owner else { continue };
-                let uid = container.pod.as_ref().map(|pod| &pod.uid);
-                // A pod may be gone from the API server before its last counts are in a snapshot.
-                if let Some(now) = pods.names(&container.id, uid) {
-                    names.insert(*id, now);
-                }
-                container.names = names.get(id).cloned();
-                if let Some(pod) = &mut container.pod
-                    && pod.qos.is_none()
-                {
-                    pod.qos = pods.qos(&pod.uid);
-                }
-            }
+        if let Some(named) = &mut self.named {
+            named.name(&mut snapshot);
         }
         snapshot
     }
@@ -241,33 +231,16 @@ impl Live {
             slots: Some(Slots { used, all: records.len() - 1 }),
             switch_cost: Some(self.switch_cost),
             runs: if self.timed.is_some() { self.reader.programs().runs() } else { Vec::new() },
-            pods: self.pods.as_ref().map(|named| named.pods.status()),
+            pods: self.named.as_ref().map(Named::status),
         }
     }
 }
 
-/// Asks the API server for the names of this node's pods from now on; `None` where there is none.
-fn names_of(node: &pods::NodeName) -> Result<Option<Named>, SourceError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("names")
-        .enable_all()
-        .build()
-        .map_err(SourceError::Thread)?;
-    let Some(client) = runtime.block_on(pods::connect(None))? else {
-        tracing::info!("there is no API server: containers go by their ids");
-        return Ok(None);
-    };
-    let pods = {
-        let _inside = runtime.enter();
-        Pods::watch(client, node)
-    };
-    // So that what is there has its names from the beginning, if they come soon.
-    let until = Instant::now() + FIRST_NAMES;
-    while !matches!(pods.status().state, pods::State::Watching) && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(Some(Named { pods, names: HashMap::new(), _runtime: runtime }))
+/// This moment, in ns since 1970 and on the clock of snapshots.
+pub fn clocks() -> (u64, u64) {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    (unix.as_nanos() as u64, clock.as_nanos() as u64)
 }
 
 /// CPUs that are online, also those that this process may not use.
@@ -331,5 +304,31 @@ impl Replay {
             self.last = Some((snapshot.epoch, snapshot.at_ns));
         }
         Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use sampler_common::recording::{Header, Writer};
+
+    use super::*;
+
+    #[test]
+    fn a_recording_has_the_pace_and_the_time_at_which_it_was_made() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let header = Header {
+            interval_ns: 60_000_000_000,
+            started_unix_ns: 1_790_000_000_000_000_000,
+            started_ns: 5_000_000_000,
+            ..Header::default()
+        };
+        Writer::create(&mut file, header).unwrap();
+        let path = file.path().to_str().unwrap();
+        let line = ["sampler", "serve", "--interval", "100ms", "--replay", path];
+        let args::Command::Serve(serve) = args::Arguments::parse_from(line).command else { panic!() };
+        let source = Source::open(&serve.live, &serve.replay, false).unwrap();
+        assert_eq!(source.interval(), Duration::from_secs(60));
+        assert_eq!(source.unix_ns(7_000_000_001), 1_790_000_002_000_000_001);
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -16,6 +16,8 @@ use sampler_common::recording::{Header, Writer};
 use sampler_common::snapshot::{CgroupCounters, CgroupId, Snapshot};
 
 const SECOND: u64 = 1_000_000_000;
+/// When the recording began, in tens of seconds since 1970.
+const STARTED: u64 = 179_000_000;
 /// What takes the terminal, and what gives it back: another screen, and no cursor on it.
 const TAKE: &str = "\x1b[?1049h";
 const GIVE_BACK: &str = "\x1b[?1049l";
@@ -26,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A recording of one cgroup that waits 5 ms a second.
 fn recording(dir: &tempfile::TempDir, seconds: u64) -> std::path::PathBuf {
     let path = dir.path().join("recording");
-    let header = Header { cpus: 2, interval_ns: SECOND, ..Header::default() };
+    let header =
+        Header { cpus: 2, interval_ns: SECOND, started_unix_ns: STARTED * 10 * SECOND, ..Header::default() };
     let mut writer = Writer::create(File::create(&path).unwrap(), header).unwrap();
     for second in 0..seconds {
         let mut cgroup = CgroupCounters::default();
@@ -169,6 +172,29 @@ fn a_broken_recording_leaves_the_terminal_as_it_was_and_says_so() {
     terminal.see("ENDED");
     terminal.press("q");
     assert_eq!(terminal.ends_well(), Some(0));
+}
+
+#[test]
+fn who_is_asked_to_stop_ends_the_line_and_has_not_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = recording(&dir, 100);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sampler"));
+        command.args(["top", "-o", "json", "--replay"]).arg(&recording);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        output.read_line(&mut first).unwrap();
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        for line in [first.as_str()].into_iter().chain(rest.split_inclusive('\n')) {
+            assert!(line.starts_with('{') && line.ends_with("}\n"), "{line}");
+        }
+        // On the calendar's clock: the second snapshot is 2 s after the recording's beginning.
+        assert!(first.contains(&format!("\"at_seconds\":{STARTED}3.0,")), "{first}");
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! A client for the API server, where there is one.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use thiserror::Error;
 
+/// Where somebody says which kubeconfig to take, as to `kubectl`.
+const KUBECONFIG: &str = "KUBECONFIG";
 /// Set in every container of a pod.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// A connection that says nothing is given up after this. A watch is ended by the server after 290 s at most, and
@@ -35,25 +38,72 @@ pub enum ConnectError {
     Client(#[source] kube::Error),
 }
 
-/// A client by a kubeconfig, or else by the service account of the pod that we run in; `None` outside of any. The
-/// kubeconfig in somebody's home is not taken: it may belong to any cluster.
+/// Where it says how to reach the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Access {
+    /// In the files of `KUBECONFIG`.
+    Environment,
+    /// In the service account of the pod that we run in.
+    ServiceAccount,
+    /// In this kubeconfig.
+    File(PathBuf),
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Access {
+    /// What somebody has said, then the pod that we run in, then what `kubectl` would take. A cluster that is not this
+    /// node's does no harm: containers are named by their ids and their pods' UIDs, which no two clusters share.
+    fn find(variable: impl Fn(&str) -> Option<OsString>, exists: impl Fn(&Path) -> bool) -> Self {
+        let said = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if said(KUBECONFIG).is_some() {
+            return Self::Environment;
+        }
+        if said(IN_CLUSTER).is_some() {
+            return Self::ServiceAccount;
+        }
+        let home = said("HOME").map(|home| Path::new(&home).join(".kube/config"));
+        home.filter(|path| exists(path)).map_or(Self::Nowhere, Self::File)
+    }
+}
+
+/// A client by the kubeconfig that is given, or by what there is: `KUBECONFIG`, the service account of the pod that we
+/// run in, the kubeconfig in one's home; `None` where there is nothing.
 ///
 /// # Errors
 ///
 /// The configuration that is there is of no use. That the API server does not answer is none: that is told by
 /// [`super::Pods::status`].
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Option<Client>, ConnectError> {
-    let mut config = if let Some(path) = kubeconfig {
-        let failed = |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
-        let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?
-    } else if std::env::var_os(IN_CLUSTER).is_some() {
-        Config::incluster().map_err(ConnectError::InCluster)?
-    } else {
-        return Ok(None);
+    let access = match kubeconfig {
+        Some(path) => Access::File(path.to_owned()),
+        None => Access::find(|name| std::env::var_os(name), Path::exists),
     };
+    let (path, read) = match access {
+        Access::Nowhere => return Ok(None),
+        Access::ServiceAccount => {
+            return client(Config::incluster().map_err(ConnectError::InCluster)?).map(Some);
+        }
+        // It may name several files, which are one then.
+        Access::Environment => {
+            let paths = std::env::var_os(KUBECONFIG).unwrap_or_default();
+            let read = Kubeconfig::from_env().map(Option::unwrap_or_default);
+            (PathBuf::from(paths), read)
+        }
+        Access::File(path) => {
+            let read = Kubeconfig::read_from(&path);
+            (path, read)
+        }
+    };
+    let failed = |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
+    let read = read.map_err(failed)?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.map_err(failed)?;
+    client(config).map(Some)
+}
+
+fn client(mut config: Config) -> Result<Client, ConnectError> {
     config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map(Some).map_err(ConnectError::Client)
+    Client::try_from(config).map_err(ConnectError::Client)
 }
 
 #[cfg(test)]
@@ -68,6 +118,21 @@ mod tests {
         assert_eq!(error.to_string(), format!("kubeconfig {}", path.display()));
         std::fs::write(&path, "clusters: 1").unwrap();
         assert!(matches!(connect(Some(&path)).await, Err(ConnectError::Kubeconfig { .. })));
+    }
+
+    #[test]
+    fn what_somebody_has_said_comes_before_the_pod_and_that_before_ones_home() {
+        let found = |set: &[(&str, &str)], exists: bool| {
+            let variable =
+                |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            Access::find(variable, |_| exists)
+        };
+        let (said, pod, home) = ((KUBECONFIG, "/a:/b"), (IN_CLUSTER, "10.0.0.1"), ("HOME", "/root"));
+        assert_eq!(found(&[home, pod, said], true), Access::Environment);
+        assert_eq!(found(&[home, pod], true), Access::ServiceAccount);
+        assert_eq!(found(&[home], true), Access::File("/root/.kube/config".into()));
+        assert_eq!(found(&[home, (KUBECONFIG, ""), (IN_CLUSTER, "")], false), Access::Nowhere);
+        assert_eq!(found(&[], true), Access::Nowhere);
     }
 
     #[tokio::test]

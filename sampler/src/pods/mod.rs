@@ -1,7 +1,7 @@
 //! Names of this node's pods and containers, from the API server where there is one.
 //!
 //! ```text
-//! API server ─ list, watch ─▶ pod ─ names_of ─▶ table ─ names ─▶ identity of a cgroup
+//! API server ─ list, watch ─▶ pod ─ names_of ─▶ table ─ join ─▶ identity of a cgroup
 //!      └─ 401 403 410, no answer ─▶ trouble ─▶ status
 //! ```
 //!
@@ -11,15 +11,17 @@
 //! with a list, after 0.8 to 30 s and some jitter, as the API server's own clients do.
 //!
 //! A name may change from "the pod" to "the container": the kubelet tells of a container a moment after it has made
-//! it. And it goes when the pod is deleted, which may be before its cgroups do: who shows a name keeps it for as long.
+//! it. And it goes when the pod is deleted, which may be before its cgroups do: the [`join`] keeps it for as long.
 
 mod connect;
+pub mod join;
+mod named;
 mod pod;
 mod table;
 mod trouble;
 
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -30,6 +32,7 @@ use thiserror::Error;
 use tokio::task::AbortHandle;
 
 pub use connect::{ConnectError, connect};
+pub use named::{Named, NamedError};
 pub use pod::{Pod, PodError, PodNames, names_of};
 pub use table::Table;
 pub use trouble::{RESOURCE, Trouble, VERBS};
@@ -118,15 +121,20 @@ impl Pods {
         Self { shared, task }
     }
 
+    /// What is known now. The watch waits while this is held, and nobody ever waits for the API server.
+    pub fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.shared.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the API server calls the container `id`, whose cgroup is that of the pod `uid`. It may know the pod alone
-    /// ([`Names::container`] is `None`). Never waits for the API server.
+    /// ([`Names::container`] is `None`).
     pub fn names(&self, id: &ContainerId, uid: Option<&PodUid>) -> Option<Names> {
-        self.shared.table.read().unwrap_or_else(PoisonError::into_inner).names(id, uid)
+        self.table().names(id, uid)
     }
 
     /// The QoS class of the pod `uid`, for cgroup paths that do not tell it.
     pub fn qos(&self, uid: &PodUid) -> Option<QosClass> {
-        self.shared.table.read().unwrap_or_else(PoisonError::into_inner).qos(uid)
+        self.table().qos(uid)
     }
 
     /// How things stand.

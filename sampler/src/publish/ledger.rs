@@ -31,8 +31,6 @@ pub const AT_MOST_NS: u64 = 300_000_000_000;
 
 /// Label `container` of what has no series of its own: containers beyond the limit, and cgroups beyond the slots.
 pub const OTHER: &str = "_other";
-/// Label `container` of a pod's sandbox, as cAdvisor had it.
-const SANDBOX: &str = "POD";
 
 /// What a series is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +39,10 @@ pub struct Labels {
     pub namespace: String,
     /// Name of the pod, or its UID while that is not known; empty outside Kubernetes.
     pub pod: String,
-    /// Name of the container, or the first digits of its id while that is not known; name of a unit; path of any other
-    /// cgroup, with a leading slash.
+    /// Name of the container, or the first digits of its id while that is not known; [`SANDBOX`] for a pod's sandbox;
+    /// name of a unit; path of any other cgroup, with a leading slash.
+    ///
+    /// [`SANDBOX`]: crate::pods::join::SANDBOX
     pub container: String,
 }
 
@@ -56,7 +56,7 @@ impl From<&Identity> for Labels {
                 (Some(names), _) => Self {
                     namespace: names.namespace.clone(),
                     pod: names.pod.clone(),
-                    container: names.container.clone().unwrap_or_else(|| SANDBOX.to_owned()),
+                    container: names.container.clone().unwrap_or_else(|| container.id.short().to_owned()),
                 },
                 (None, Some(pod)) => Self {
                     namespace: String::new(),

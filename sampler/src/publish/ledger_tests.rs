@@ -211,7 +211,7 @@ fn labels_are_the_best_that_are_known() {
     assert_eq!(of_container(&container), ["", &uid, "0f3c5b8e9a7d"]);
     let names = |container| Some(Names { namespace: "shop".into(), pod: "web-0".into(), container });
     container.names = names(None);
-    assert_eq!(of_container(&container), ["shop", "web-0", "POD"]);
+    assert_eq!(of_container(&container), ["shop", "web-0", "0f3c5b8e9a7d"]);
     container.names = names(Some("nginx".into()));
     assert_eq!(of_container(&container), ["shop", "web-0", "nginx"]);
     assert_eq!(Labels::from(&unit("ssh.service")).container, "ssh.service");

@@ -125,8 +125,21 @@ impl Publisher {
         lock(&self.state).ended = true;
     }
 
-    /// Everything up to the last window, encoded.
+    /// Everything up to the last window, encoded, for one who keeps it: a series that has ended may go then.
     pub fn scrape(&self, format: Format) -> Result<Bytes, EncodeError> {
+        let (encoded, turn) = self.encoded(format)?;
+        let mut state = lock(&self.state);
+        state.node.scrapes += 1;
+        state.ledger.scraped(turn);
+        Ok(encoded)
+    }
+
+    /// The same for one who does not read it.
+    pub fn peek(&self, format: Format) -> Result<Bytes, EncodeError> {
+        self.encoded(format).map(|(encoded, _)| encoded)
+    }
+
+    fn encoded(&self, format: Format) -> Result<(Bytes, u64), EncodeError> {
         let mut bodies = lock(&self.bodies);
         let (exposition, turn) = self.exposition();
         let body = match format {
@@ -137,10 +150,7 @@ impl Publisher {
             Some((of, encoded)) if *of == turn => encoded.clone(),
             _ => body.insert((turn, encode::encode(&Arc::new(exposition), format)?)).1.clone(),
         };
-        let mut state = lock(&self.state);
-        state.node.scrapes += 1;
-        state.ledger.scraped(turn);
-        Ok(encoded)
+        Ok((encoded, turn))
     }
 
     fn exposition(&self) -> (Exposition, u64) {

@@ -140,8 +140,10 @@ async fn answer<B>(request: &Request<B>, publisher: Arc<Publisher>) -> Response<
     match request.uri().path() {
         "/metrics" => {
             let format = negotiate(request.headers());
+            let is_read = request.method() == Method::GET;
+            let encode = move || if is_read { publisher.scrape(format) } else { publisher.peek(format) };
             // Encoding takes some ms, in which /healthz is to be answered.
-            match tokio::task::spawn_blocking(move || publisher.scrape(format)).await {
+            match tokio::task::spawn_blocking(encode).await {
                 Ok(Ok(body)) => respond(StatusCode::OK, format.content_type(), body),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot encode the metrics");
@@ -211,7 +213,27 @@ fn negotiate(headers: &HeaderMap) -> Format {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use sampler_common::snapshot::Snapshot;
+
     use super::*;
+    use crate::source::Health;
+
+    #[tokio::test]
+    async fn who_asks_for_the_head_alone_has_not_scraped() {
+        let publisher = Arc::new(Publisher::new(1, 10, Duration::from_secs(5)));
+        for method in [Method::HEAD, Method::HEAD, Method::GET] {
+            let request = Request::builder().method(method).uri("/metrics").body(()).unwrap();
+            assert_eq!(answer(&request, publisher.clone()).await.status(), StatusCode::OK);
+        }
+        let snapshot = Snapshot { at_ns: 1, ..Snapshot::default() };
+        publisher.observe(snapshot, Health::default()).unwrap();
+        let text = publisher.scrape(Format::OpenMetrics).unwrap();
+        let lines = std::str::from_utf8(&text).unwrap().lines();
+        let samples: HashMap<_, _> = lines.filter_map(|line| line.rsplit_once(' ')).collect();
+        assert_eq!(samples["loadline_sampler_scrapes_total"], "1.0");
+    }
 
     fn negotiated(accept: &str) -> Format {
         let mut headers = HeaderMap::new();

@@ -18,6 +18,9 @@ pub trait Snapshots {
     /// Whether they are of the moment at which they are asked for.
     fn is_live(&self) -> bool;
 
+    /// When one was taken that has this on its clock, in ns since 1970.
+    fn unix_ns(&self, at_ns: u64) -> u64;
+
     /// How long after the last one the next is due; `None` where there is none.
     fn due(&mut self) -> Result<Option<Duration>, SourceError>;
 
@@ -32,6 +35,10 @@ impl Snapshots for Source {
 
     fn is_live(&self) -> bool {
         matches!(self, Self::Live(_))
+    }
+
+    fn unix_ns(&self, at_ns: u64) -> u64 {
+        Source::unix_ns(self, at_ns)
     }
 
     fn due(&mut self) -> Result<Option<Duration>, SourceError> {
@@ -70,7 +77,7 @@ impl<S: Snapshots> Feed<S> {
             return Ok(None);
         };
         let windows = Windows::between(&self.earlier, &later)?;
-        let view = View::new(&windows, &later, self.source.cpus());
+        let view = View::new(&windows, &later, self.source.unix_ns(later.at_ns), self.source.cpus());
         self.earlier = later;
         self.wait_for_next(now)?;
         Ok(Some(view))
@@ -127,6 +134,10 @@ mod tests {
 
         fn is_live(&self) -> bool {
             self.live
+        }
+
+        fn unix_ns(&self, at_ns: u64) -> u64 {
+            at_ns + 1_790_000_000 * fixture::SECOND
         }
 
         fn due(&mut self) -> Result<Option<Duration>, SourceError> {
@@ -187,7 +198,8 @@ mod tests {
             let mut feed = Feed::begin(given(5, live), begun).unwrap();
             let mut until = None;
             let view = feed.only(|due| until = Some(due)).unwrap();
-            assert_eq!(view.at_ns, first + windows * fixture::SECOND);
+            let windows = windows + 1_790_000_000;
+            assert_eq!(view.ended_unix_ns, first + windows * fixture::SECOND, "on the calendar's clock");
             assert_eq!(until, slept.then_some(begun + SECOND));
         }
     }

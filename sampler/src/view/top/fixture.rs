@@ -75,7 +75,7 @@ pub fn state() -> State {
     let mut state = State::default();
     for pair in snapshots().windows(2) {
         let windows = Windows::between(&pair[0], &pair[1]).unwrap();
-        let mut view = View::new(&windows, &pair[1], CPUS);
+        let mut view = View::new(&windows, &pair[1], pair[1].at_ns, CPUS);
         view.rows
             .iter_mut()
             .for_each(|row| row.demand = row.demand.map(|demand| of_rule(demand, &row.window)));

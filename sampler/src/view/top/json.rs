@@ -2,7 +2,7 @@
 //!
 //! | key | what it is |
 //! |---|---|
-//! | `at_seconds` | when the window ended (`CLOCK_MONOTONIC`) |
+//! | `at_seconds` | when the window ended, in seconds since 1970; of a recording, when that was made |
 //! | `window_seconds`, `cpus` | its length; CPUs of the machine |
 //! | `throttle_hooks` | `false`: waits of containers that were throttled are `unknown` |
 //! | `losses` | by name, what was lost, unattributed or clamped; `missed`: cgroups whose last counts are in no window |
@@ -133,7 +133,7 @@ impl<'a> From<&'a View> for JsonWindow<'a> {
     fn from(view: &'a View) -> Self {
         let losses = view.losses.named().into_iter().chain([("missed", view.missed as u64)]);
         Self {
-            at_seconds: seconds(view.at_ns),
+            at_seconds: seconds(view.ended_unix_ns),
             window_seconds: seconds(view.length_ns),
             cpus: view.cpus,
             throttle_hooks: view.throttle_hooks,

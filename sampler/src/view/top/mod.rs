@@ -14,6 +14,7 @@
 //! | `state` | what the person has chosen; what each key does |
 //! | `draw` | a state as cells of a screen |
 //! | `text`, [`json`] | a window for pipes |
+//! | `stream` | one after the other for a pipe |
 //! | `screen` | the terminal: the only place that touches one |
 
 mod draw;
@@ -28,6 +29,7 @@ mod name;
 mod picture;
 mod screen;
 mod state;
+mod stream;
 mod text;
 mod theme;
 
@@ -58,6 +60,9 @@ pub enum TopError {
     /// Nothing to draw on.
     #[error("standard output is no terminal: use --once for one table, or -o json for a line a window")]
     NoTerminal,
+    /// No handlers for signals.
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
     /// The terminal, or the pipe.
     #[error("cannot show it")]
     Show(#[from] io::Error),
@@ -90,15 +95,7 @@ pub fn run(source: Source, options: Options) -> Result<(), TopError> {
             print(&feed.only(sleep_until)?, output)?;
         }
         (false, Output::Table) => screen::run(feed)?,
-        (false, Output::Json) => {
-            while let Some(due) = feed.due() {
-                sleep_until(due);
-                let Some(view) = feed.take(Instant::now())? else { break };
-                if !print(&view, Output::Json)? {
-                    break;
-                }
-            }
-        }
+        (false, Output::Json) => stream::run(feed)?,
     }
     Ok(())
 }

@@ -63,8 +63,8 @@ pub struct View {
     pub rows: Vec<Row>,
     /// Length of the window, in ns.
     pub length_ns: u64,
-    /// When it ended (`CLOCK_MONOTONIC`, ns).
-    pub at_ns: u64,
+    /// When it ended, in ns since 1970.
+    pub ended_unix_ns: u64,
     /// CPUs of the machine.
     pub cpus: u32,
     /// Without them waits for a quota look like others.
@@ -76,12 +76,12 @@ pub struct View {
 }
 
 impl View {
-    /// Of the windows that end with a snapshot.
-    pub fn new(windows: &Windows, snapshot: &Snapshot, cpus: u32) -> Self {
+    /// Of the windows that end with a snapshot, which was taken then.
+    pub fn new(windows: &Windows, snapshot: &Snapshot, ended_unix_ns: u64, cpus: u32) -> Self {
         Self {
             rows: rows(windows, snapshot, cpus),
             length_ns: windows.length_ns,
-            at_ns: snapshot.at_ns,
+            ended_unix_ns,
             cpus,
             throttle_hooks: windows.throttle_hooks,
             losses: windows.losses,

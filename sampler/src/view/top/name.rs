@@ -3,6 +3,8 @@
 use sampler_common::identity::{Container, Identity, Owner};
 use sampler_common::snapshot::CgroupId;
 
+use crate::pods::join::SANDBOX;
+
 /// The root of a cgroup v2 hierarchy has this id.
 const ROOT: CgroupId = CgroupId(1);
 /// What stands where something was left out.
@@ -21,7 +23,7 @@ pub enum Name {
         namespace: String,
         /// Pod.
         pod: String,
-        /// Container; in brackets for the pod's sandbox, which has no name.
+        /// Container, or its short id while its name is not known; in brackets for the pod's sandbox.
         container: String,
     },
     /// A systemd unit.
@@ -48,7 +50,11 @@ impl Name {
             (Some(names), _) => Self::Pod {
                 namespace: printable(&names.namespace),
                 pod: printable(&names.pod),
-                container: names.container.as_deref().map_or_else(|| "(sandbox)".into(), printable),
+                container: match names.container.as_deref() {
+                    Some(SANDBOX) => "(sandbox)".into(),
+                    Some(name) => printable(name),
+                    None => container.id.short().to_owned(),
+                },
             },
             (None, Some(pod)) => {
                 let uid: String = pod.uid.as_str().chars().take(POD_AT_LEAST).collect();
@@ -161,6 +167,8 @@ mod tests {
         assert_eq!(of(7, "x", boxed(&container)), "pod 3c1a5f0e/abababababab");
         let names = |container| Names { namespace: "shop".into(), pod: "web-0".into(), container };
         container.names = Some(names(None));
+        assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/abababababab");
+        container.names = Some(names(Some(SANDBOX.into())));
         assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/(sandbox)");
         container.names = Some(names(Some("nginx".into())));
         assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/nginx");
