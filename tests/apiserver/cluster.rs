@@ -2,6 +2,7 @@
 //! administrator who lets the sampler see them.
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -78,10 +79,19 @@ impl Cluster {
 
     /// A client with a token of the sampler's service account.
     pub async fn sampler(&self) -> Client {
+        self.control_plane.client(&self.sampler_token().await).await.unwrap()
+    }
+
+    /// A kubeconfig with such a token.
+    pub async fn sampler_kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig(&self.sampler_token().await).unwrap()
+    }
+
+    async fn sampler_token(&self) -> String {
         let api: Api<ServiceAccount> = self.namespaced();
         let request: TokenRequest = serde_json::from_value(json!({ "spec": { "audiences": [] } })).unwrap();
         let answer = api.create_token_request(SAMPLER, &PostParams::default(), &request).await.unwrap();
-        self.control_plane.client(&answer.status.unwrap().token.unwrap()).await.unwrap()
+        answer.status.unwrap().token.unwrap()
     }
 
     /// Gives the sampler a role with these verbs on the resource that it asks for.

@@ -10,12 +10,13 @@
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
 mod cluster;
+mod daemon;
 mod pods;
 
 use loadline_tests::{runner, tests};
 
 /// All tests, in the order in which they run.
-const TESTS: &[&[runner::Test]] = &[pods::TESTS];
+const TESTS: &[&[runner::Test]] = &[pods::TESTS, daemon::TESTS];
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

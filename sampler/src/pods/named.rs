@@ -28,7 +28,17 @@ pub enum NamedError {
 pub struct Named {
     pods: Pods,
     join: Join,
-    _runtime: tokio::runtime::Runtime,
+    /// There until it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // Whatever it waits for, such as a name server, is not waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Named {
@@ -58,7 +68,7 @@ impl Named {
         while !matches!(pods.status().state, State::Watching) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Some(Self { pods, join: Join::default(), _runtime: runtime }))
+        Ok(Some(Self { pods, join: Join::default(), runtime: Some(runtime) }))
     }
 
     /// Names the containers of a snapshot. Never waits for the API server.
