@@ -1,12 +1,20 @@
 //! The binary as a daemon: several at once, killed, stopped, and asked while everything around it comes and goes.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use loadline_tests::cgroup::{self, Cgroup};
+use loadline_tests::cgroup::Cgroup;
 use loadline_tests::daemon::{Daemon, Scrape, get};
-use loadline_tests::load::{Load, Process, Work};
+use loadline_tests::load::{Load, Process, Schedstat, Work, state, until};
 use loadline_tests::tests;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
+use nix::sys::time::TimeSpec;
 
 tests![
     two_at_once_do_no_harm within 240 s,
@@ -16,6 +24,7 @@ tests![
 ];
 
 const LATENCY: &str = "loadline_container_runq_latency_seconds_count";
+const LATENCY_SUM: &str = "loadline_container_runq_latency_seconds_sum";
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn serve(more: &[&str]) -> Daemon {
@@ -97,17 +106,115 @@ fn asked_to_stop() {
     }
 }
 
-/// Makes, uses and removes a cgroup.
-fn pass(number: usize) {
-    let cgroup = Cgroup::new(&format!("passing-{number}")).unwrap();
-    Process::spawn(Some(&cgroup), || 0).unwrap().wait().unwrap();
+/// How many cgroups a second are to come and go.
+const A_SECOND: u32 = 100;
+
+/// One process that makes cgroups, moves itself from each to the next and removes the one behind it: as much coming and
+/// going as the machine allows, since nothing is forked. All that it ever waits is in one of them, or in the one that it
+/// was born in.
+struct Mover {
+    process: Process,
+    /// Closed, it tells it to end.
+    go: Option<PipeWriter>,
+    /// It says how many it has made.
+    said: PipeReader,
+    _base: Cgroup,
+}
+
+impl Mover {
+    /// The names of all its cgroups begin so.
+    const NAME: &str = "passing";
+
+    fn start() -> Self {
+        let base = Cgroup::new(Self::NAME).unwrap();
+        let ((stop, go), (said, say)) = (pipe().unwrap(), pipe().unwrap());
+        let process = Process::spawn(Some(&base), || {
+            // Its own copy, which would keep it going for ever.
+            // SAFETY: closes the end that nothing in this process uses.
+            unsafe { libc::close(go.as_raw_fd()) };
+            i32::from(Self::pass(base.path(), &stop, &say).is_err())
+        });
+        Self { process: process.unwrap(), go: Some(go), said, _base: base }
+    }
+
+    /// What it does: goes on until nobody holds the other end of `stop`, and then sleeps in the first cgroup.
+    fn pass(base: &Path, stop: &PipeReader, mut say: &PipeWriter) -> std::io::Result<()> {
+        let begun = Instant::now();
+        let mut behind: Option<PathBuf> = None;
+        let mut made = 0;
+        loop {
+            let ahead = base.with_file_name(format!("{}-{made}", Self::NAME));
+            fs::create_dir(&ahead)?;
+            fs::write(ahead.join("cgroup.procs"), "0")?;
+            if let Some(behind) = behind.replace(ahead) {
+                fs::remove_dir(behind)?;
+            }
+            made += 1;
+            // In each it goes to sleep and is switched in at least once. A time that is over is no sleep.
+            let due = begun + Duration::from_secs(1) * made / A_SECOND;
+            let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_micros(50));
+            let wait = TimeSpec::from_duration(wait);
+            if ppoll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], Some(wait), None)? != 0 {
+                break;
+            }
+        }
+        fs::write(base.join("cgroup.procs"), "0")?;
+        behind.map_or(Ok(()), fs::remove_dir)?;
+        say.write_all(&made.to_ne_bytes())?;
+        loop {
+            nix::unistd::pause();
+        }
+    }
+
+    /// Ends the coming and going. How many came, and what the kernel says of the one thread that used them.
+    fn end(&mut self) -> (u32, Schedstat) {
+        self.go = None;
+        let mut made = [0; 4];
+        self.said.read_exact(&mut made).unwrap();
+        let pid = self.process.pid();
+        until("the mover's sleep", LIMIT, || Ok(state(pid, pid)? == 'S')).unwrap();
+        (u32::from_ne_bytes(made), Schedstat::of(pid).unwrap())
+    }
+}
+
+/// What is known of the mover's cgroups from all scrapes together: the last that each series said, and the rest.
+#[derive(Default)]
+struct Passed {
+    delays: BTreeMap<String, f64>,
+    wait_seconds: BTreeMap<String, f64>,
+    /// The rest when nothing had come or gone: delays and seconds.
+    rest_before: Option<(f64, f64)>,
+    rest: (f64, f64),
+}
+
+impl Passed {
+    fn take_in(&mut self, scrape: &Scrape) {
+        for (sample, value) in scrape.samples().range(LATENCY.to_owned()..) {
+            let Some(labels) = sample.strip_prefix(LATENCY) else { break };
+            if labels.contains(&format!("container=\"/{}-", Mover::NAME)) {
+                self.delays.insert(labels.to_owned(), *value);
+                let sum = scrape.samples()[&format!("{LATENCY_SUM}{labels}")];
+                self.wait_seconds.insert(labels.to_owned(), sum);
+            }
+        }
+        let rest = [("container", "_other")];
+        self.rest = (scrape.sum(LATENCY, &rest).unwrap(), scrape.sum(LATENCY_SUM, &rest).unwrap());
+        self.rest_before.get_or_insert(self.rest);
+    }
+
+    /// Delays, and the wait in ns.
+    fn sum(&self) -> (f64, f64) {
+        let before = self.rest_before.unwrap_or_default();
+        let seconds = self.wait_seconds.values().sum::<f64>() + self.rest.1 - before.1;
+        (self.delays.values().sum::<f64>() + self.rest.0 - before.0, seconds * 1e9)
+    }
 }
 
 /// A crowded node with much coming and going. Catches a scrape that grows with what is gone, stands still, shows a
 /// series twice or half of one, or loses what those counted that are gone.
 fn five_hundred_and_a_hundred_a_second() {
     const STANDING: usize = 500;
-    const A_SECOND: usize = 100;
+    const SCRAPE_EVERY: Duration = Duration::from_secs(2);
     let daemon = serve(&["--max-containers", "600"]);
     let standing: Vec<_> = (0..STANDING).map(|_| Cgroup::new("standing").unwrap()).collect();
     let naps = Work::Duty { run: Duration::from_micros(50), period: Duration::from_secs(1) }.anywhere();
@@ -118,15 +225,14 @@ fn five_hundred_and_a_hundred_a_second() {
             delays(scrape, &last) > 0.0 && scrape.sum("loadline_sampler_series", &[]) >= Some(STANDING as f64)
         })
         .unwrap();
-    let (mut earlier, mut scrapes, mut passed, mut slowest, mut largest) = (first, 0, 0, Duration::ZERO, 0);
+    let mut passed = Passed::default();
+    passed.take_in(&first);
+    let (mut earlier, mut scrapes, mut slowest, mut largest) = (first, 0, Duration::ZERO, 0);
     let begun = Instant::now();
+    let mut mover = Mover::start();
     // Under emulation on a loaded host a scrape may take seconds: so many at least, however long it takes.
     while begun.elapsed() < Duration::from_secs(20) || scrapes < 5 {
-        // As many as are due by now: under emulation there may be fewer.
-        let due = (begun.elapsed().as_secs_f64() * A_SECOND as f64) as usize;
-        let now = passed..due.min(passed + A_SECOND / 2);
-        passed = passed.max(now.end);
-        now.for_each(pass);
+        std::thread::sleep((begun + SCRAPE_EVERY * scrapes).saturating_duration_since(Instant::now()));
         let asked = Instant::now();
         let answer = get(daemon.address(), "/metrics", "*/*").unwrap();
         slowest = slowest.max(asked.elapsed());
@@ -145,16 +251,34 @@ fn five_hundred_and_a_hundred_a_second() {
             scrape.went_back(&earlier).into_iter().filter(|name| name.contains("/standing")).collect();
         assert_eq!(back, Vec::<String>::new());
         assert!(scrape.sum("loadline_sampler_series", &[]) <= Some(600.0));
+        passed.take_in(&scrape);
         earlier = scrape;
         scrapes += 1;
     }
     let seconds = begun.elapsed().as_secs_f64();
+    let (made, kernel) = mover.end();
     println!(
         "     {scrapes} scrapes in {seconds:.0} s while {:.0} cgroups a second came and went; slowest {slowest:?}, \
          largest {largest} bytes",
-        passed as f64 / seconds
+        f64::from(made) / seconds
     );
-    println!("     {} below the root", std::fs::read_dir(cgroup::root().unwrap()).unwrap().count());
-    assert!(passed > 0);
+    // Every delay of the one thread that was in all of them, by the kernel's own account: in a series that was scraped
+    // at some time, or in the rest.
+    let end = daemon.scrape_until("the last counts of what is gone", LIMIT, |scrape| {
+        passed.take_in(scrape);
+        passed.sum().0 >= kernel.switch_ins as f64
+    });
+    let (delays, wait_ns) = passed.sum();
+    println!(
+        "     {delays} delays in {made} cgroups, {} of which had a series of their own",
+        passed.delays.len()
+    );
+    let end = end.unwrap();
+    assert_eq!(end.sum("loadline_sampler_series_unscraped_total", &[]), Some(0.0));
+    assert_eq!(end.sum("loadline_sampler_cgroups_missed_total", &[]), Some(0.0));
+    assert_eq!(delays, kernel.switch_ins as f64);
+    let off_ns = (wait_ns - kernel.wait_ns as f64).abs();
+    assert!(off_ns < 1000.0, "{off_ns} ns from the kernel's own sum");
+    assert!(kernel.switch_ins >= u64::from(made), "it slept in each");
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
 }

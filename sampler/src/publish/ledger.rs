@@ -170,16 +170,21 @@ impl Ledger {
         self.end(snapshot.at_ns);
     }
 
-    /// Whether there is a series of these labels, or can be. One whose container is gone makes room, those that have
-    /// been scraped first, then the oldest.
+    /// Whether there is a series of these labels, or can be. One whose container is gone makes room: those that have
+    /// been scraped first, then those that never were and go to the rest whole, and only then one whose last counts
+    /// would be lost; of each the oldest.
     fn has_room_for(&mut self, labels: &Labels) -> bool {
         if self.series.len() < self.limit || self.series.contains_key(labels) {
             return true;
         }
         let scraped = self.scraped;
-        let gone =
-            self.series.values().filter_map(|series| Some((series.grown > scraped, series.gone_ns?, series)));
-        let Some((.., series)) = gone.min_by_key(|(unscraped, gone_ns, _)| (*unscraped, *gone_ns)) else {
+        let cost = |series: &Series| match (series.grown > scraped, series.born > scraped) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => 2,
+        };
+        let gone = self.series.values().filter_map(|series| Some((cost(series), series.gone_ns?, series)));
+        let Some((.., series)) = gone.min_by_key(|(cost, gone_ns, _)| (*cost, *gone_ns)) else {
             return false;
         };
         let first = series.labels.clone();

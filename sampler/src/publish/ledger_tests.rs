@@ -188,6 +188,18 @@ fn the_gone_make_room_those_first_that_have_been_scraped() {
 }
 
 #[test]
+fn the_gone_that_can_be_added_to_the_rest_make_room_before_those_that_would_lose_something() {
+    let mut fed = Fed::new(2);
+    fed.feed(1, [(1, cgroup("a", 1))]);
+    fed.scrape();
+    // The last counts of the one were not scraped, and of the other nothing; it is the younger.
+    fed.feed(2, [(1, removed(cgroup("a", 3)))]);
+    fed.feed(3, [(2, removed(cgroup("b", 4)))]);
+    fed.feed(4, [(3, cgroup("c", 1))]);
+    assert_eq!((fed.scrape(), fed.ledger.unscraped()), (of([("a", 3), ("c", 1), (OTHER, 4)]), 0));
+}
+
+#[test]
 fn what_has_no_slot_is_in_the_rest() {
     let mut fed = Fed::new(2);
     let mut snapshot = Snapshot { at_ns: SECOND, ..Snapshot::default() };
