@@ -9,6 +9,7 @@
 //! `LOADLINE_PROMETHEUS_NATIVE` (the newest: native histograms). No privileges. (`cargo xtask test`)
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
+mod containers;
 mod server;
 
 use std::collections::BTreeMap;
@@ -31,11 +32,15 @@ tests![
     every_metric_is_accepted within 120 s,
 ];
 
+fn tests() -> impl Iterator<Item = &'static runner::Test> {
+    TESTS.iter().chain(containers::TESTS)
+}
+
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let code = match arguments[..] {
-        ["test", ref filters @ ..] => runner::run_each(TESTS.iter(), filters, runner::in_child),
+        ["test", ref filters @ ..] => runner::run_each(tests(), filters, runner::in_child),
         _ => {
             eprintln!("usage: prometheus test [FILTER...]");
             2

@@ -101,6 +101,12 @@ impl Server {
         format!("Prometheus {}", answer["data"]["version"].as_str().unwrap())
     }
 
+    /// The same of one that may still be starting.
+    pub fn version_once(&self) -> String {
+        self.value_once("vector(1)", |one| one == 1.0);
+        self.version()
+    }
+
     fn result(&self, query: &str) -> Vec<Value> {
         let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let Ok(answer) = get(self.address, &format!("/api/v1/query?query={escaped}"), "*/*") else {
