@@ -8,6 +8,7 @@
 //! Runs as init of a virtual machine (`cargo xtask test`), which has the runtime and an image.
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
+mod binary;
 mod identity;
 mod life;
 mod within;
@@ -24,7 +25,7 @@ const IMAGE: &str = "/images/load.tar";
 /// containerd's and ctr's own.
 const NAMESPACE: &str = "default";
 
-const TESTS: &[&[runner::Test]] = &[identity::TESTS, life::TESTS, within::TESTS];
+const TESTS: &[&[runner::Test]] = &[identity::TESTS, life::TESTS, within::TESTS, binary::TESTS];
 
 /// Started before the tests, which run in children of this process.
 static CONTAINERD: OnceLock<Arc<Containerd>> = OnceLock::new();
@@ -36,7 +37,7 @@ fn containerd() -> &'static Arc<Containerd> {
 /// Removes the cgroups that a runtime has made above those of containers, and leaves.
 fn clear() {
     let Ok(root) = cgroup::root() else { return };
-    for above in [NAMESPACE, "kubepods", "kubepods.slice"] {
+    for above in [NAMESPACE, "kubepods", "kubepods.slice", "libpod_parent"] {
         // Not each test has made each; dropping one that is there removes it.
         let _ = Cgroup::existing(root.join(above));
     }

@@ -77,7 +77,7 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: Options) -> Result<Exi
     let mut root = Initramfs::new();
     root.host_program("/init", program);
     // What it shows is the same without; only its containers are not real then.
-    match runtime::add(cache, workspace, &mut root) {
+    match runtime::add_containerd(cache, workspace, &mut root) {
         Ok(()) => passed.extend(image_argument(runtime::IMAGE_IN_GUEST)),
         Err(error) => eprintln!("Without a container runtime, which cannot be had: {error:#}"),
     }

@@ -59,22 +59,26 @@ fn libbpf_tools(cache: &Cache) -> Result<PathBuf> {
     })
 }
 
-/// Puts `runqlat`, the oracle of everybody, into a guest, with its libraries at their usual places.
+/// Puts `runqlat`, the oracle of everybody, into a guest.
 pub fn add_runqlat(cache: &Cache, root: &mut Initramfs) -> Result<()> {
-    let tools = libbpf_tools(cache)?;
-    let program = tools.join("usr/sbin/runqlat");
-    let loader = qemu::loader(&tools);
+    add_unpacked(&libbpf_tools(cache)?, "usr/sbin/runqlat", root)
+}
+
+/// Puts a program of unpacked packages into a guest, with the libraries that it needs at their usual places.
+pub fn add_unpacked(packages: &Path, program: &str, root: &mut Initramfs) -> Result<()> {
+    let path = packages.join(program);
+    let loader = qemu::loader(packages);
     let mut list = Command::new(&loader[0]);
-    list.args(&loader[1..]).arg("--list").arg(&program);
-    let listed =
-        step::ask(&mut list, Duration::from_secs(20)).context("runqlat's libraries cannot be listed")?;
+    list.args(&loader[1..]).arg("--list").arg(&path);
+    let listed = step::ask(&mut list, Duration::from_secs(20))
+        .with_context(|| format!("the libraries of {program} cannot be listed"))?;
     for library in listed.lines().filter_map(|line| line.split_once("=> ")?.1.split(" (").next()) {
         let library = Path::new(library);
         let name = library.file_name().context("a library without a name")?.to_string_lossy();
         root.host_program(&format!("/lib/x86_64-linux-gnu/{name}"), library);
     }
-    root.host_program("/lib64/ld-linux-x86-64.so.2", &tools.join("lib64/ld-linux-x86-64.so.2"));
-    root.host_program("/usr/sbin/runqlat", &program);
+    root.host_program("/lib64/ld-linux-x86-64.so.2", &packages.join("lib64/ld-linux-x86-64.so.2"));
+    root.host_program(&format!("/{program}"), &path);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! A real container runtime for virtual machines, and an image that it can run: containerd with its shim, `ctr`, and
 //! runc, each one static program.
 //!
+//! Beside them Debian's podman, which has other cgroups.
+//!
 //! The machine needs no more than its root in memory: containerd's "native" snapshotter copies an image's files, and
 //! so asks for no module of the kernel. Pods' networks (CNI) are not here.
 
@@ -92,8 +94,34 @@ pub fn image(cache: &Cache, workspace: &Workspace) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Puts the runtime and the image into a guest.
+/// Another runtime: Debian's podman, with the programs that it calls. Its packages' own dependencies are for networks and
+/// signatures, of which nothing is used; only what the programs are linked with is taken.
+fn add_podman(cache: &Cache, root: &mut Initramfs) -> Result<()> {
+    let packages = cache.entry("podman", |dir| {
+        let apt = Apt::open(cache, Suite::Bookworm, "apt (for Debian's podman)")?;
+        let packages = apt.closure(&["podman", "crun"], None)?;
+        apt.fetch("podman", &packages, dir)
+    })?;
+    for program in ["usr/bin/podman", "usr/bin/crun", "usr/bin/conmon"] {
+        programs::add_unpacked(&packages, program, root)?;
+    }
+    // Which images may be run: all.
+    root.program("/etc/containers/policy.json", br#"{ "default": [{ "type": "insecureAcceptAnything" }] }"#);
+    Ok(())
+}
+
+/// What the tests with containers need: runtimes, an image, and the sampler.
 pub fn add(cache: &Cache, workspace: &Workspace, root: &mut Initramfs) -> Result<()> {
+    add_containerd(cache, workspace, root)?;
+    add_podman(cache, root)?;
+    for sampler in programs::build(workspace, &[programs::SAMPLER])? {
+        root.host_program("/usr/bin/sampler", &sampler);
+    }
+    Ok(())
+}
+
+/// Puts containerd and the image into a guest.
+pub fn add_containerd(cache: &Cache, workspace: &Workspace, root: &mut Initramfs) -> Result<()> {
     for (name, program) in runtime(cache, workspace)? {
         root.host_program(&format!("/usr/bin/{name}"), &program);
     }
