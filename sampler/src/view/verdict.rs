@@ -72,7 +72,7 @@ pub fn verdict(who: &str, window: &Window, around: &Surroundings<'_>) -> Verdict
             let help = if hardly { NOTHING.into() } else { help(*cause, window, around) };
             let little = if hardly { "Hardly: " } else { "" };
             let p99 = quantity::quantile(&window.latency, 0.99).unwrap_or_default();
-            let waited = format!("{little}p99 {p99}, {} per s", quantity::duration(per_second));
+            let waited = format!("{little}p99 {p99}, waits {} per s", quantity::duration(per_second));
             (waited, why(*cause, *share, window, around) + &beside(&causes, window), help)
         }
     };
@@ -326,19 +326,19 @@ mod tests {
     fn quota() {
         says(
             &throttled(waited(&[(100, 80 * MS, Counted::Quota)], 2_000), 100, 98, 0),
-            "p99 77.5 ms, 800 ms per s",
+            "p99 77.5 ms, waits 800 ms per s",
             "Its CPU limit held it back in 98 % of all periods, which is all of its wait.",
             "Raise its CPU limit; it used 0.20 CPU.",
         );
         says(
             &throttled(waited(&[(100, 80 * MS, Counted::Quota)], 2_000), 0, 0, 90),
-            "p99 77.5 ms, 800 ms per s",
+            "p99 77.5 ms, waits 800 ms per s",
             "The CPU limit of a group above it held it back, which is all of its wait.",
             "Raise the CPU limit of the group above it (its pod).",
         );
         says(
             &waited(&[(100, 80 * MS, Counted::Quota)], 2_000),
-            "p99 77.5 ms, 800 ms per s",
+            "p99 77.5 ms, waits 800 ms per s",
             "A CPU limit held it back, which is all of its wait.",
             "Raise its CPU limit; it used 0.20 CPU.",
         );
@@ -349,20 +349,20 @@ mod tests {
         let crowded = waited(&[(7_500, 4 * MS, Counted::Own)], 10_000);
         says(
             &crowded,
-            "p99 4.08 ms, 3.00 s per s",
+            "p99 4.08 ms, waits 3.00 s per s",
             "For all of its wait its own other threads held the CPU: on average 4.0 were ready to run, and 1.0 ran.",
             "More CPUs or fewer threads. A higher CPU limit will not help: it was not throttled.",
         );
         says(
             &throttled(crowded.clone(), 0, 0, 25),
-            "p99 4.08 ms, 3.00 s per s",
+            "p99 4.08 ms, waits 3.00 s per s",
             "For all of its wait its own other threads held the CPU: on average 4.0 were ready to run, and 1.0 ran.",
             "More CPUs or fewer threads. A higher CPU limit of the group above it (its pod) helps only while that is \
              throttled.",
         );
         says(
             &throttled(crowded, 100, 25, 0),
-            "p99 4.08 ms, 3.00 s per s",
+            "p99 4.08 ms, waits 3.00 s per s",
             "For all of its wait its own other threads held the CPU: on average 4.0 were ready to run, and 1.0 ran.",
             "More CPUs or fewer threads. A higher CPU limit helps only with the 25 % of periods in which it \
              was throttled.",
@@ -374,19 +374,19 @@ mod tests {
         let waits = waited(&[(1_000, 5 * MS, Counted::Neighbor)], 5_000);
         says(
             &waits,
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait other containers held the CPU, too many to name.",
             "Raise its CPU request (its weight), or move it to a less busy node.",
         );
         says(
             &beside(waits.clone(), &[(3, 4_900), (4, 100)]),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait another container held the CPU: shop-3.",
             "Raise its CPU request (its weight), or cap or move shop-3.",
         );
         says(
             &beside(waits.clone(), &[(3, 2_500), (77, 1_500), (5, 1_000)]),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait other containers held the CPU: shop-3 (50 %) and cgroup 77, which is gone \
              (30 %).",
             "Raise its CPU request (its weight), or cap or move shop-3.",
@@ -398,7 +398,7 @@ mod tests {
         let waits = waited(&[(1_000, 5 * MS, Counted::System)], 5_000);
         says(
             &waits,
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait processes outside any container held the CPU.",
             "Reserve CPU for the system (the kubelet's systemReserved).",
         );
@@ -416,13 +416,13 @@ mod tests {
     fn waking_up() {
         says(
             &waited(&[(1_000, 20_000, Counted::Idle)], 100),
-            "Hardly: p99 20.6 µs, 2.00 ms per s",
+            "Hardly: p99 20.6 µs, waits 2.00 ms per s",
             "For all of its wait nobody held the CPU: this is what waking up takes.",
             "Nothing to do.",
         );
         says(
             &waited(&[(1_000, 2 * MS, Counted::Idle)], 100),
-            "p99 2.04 ms, 200 ms per s",
+            "p99 2.04 ms, waits 200 ms per s",
             "For all of its wait nobody held the CPU: this is what waking up takes.",
             "Nothing to do.",
         );
@@ -432,14 +432,14 @@ mod tests {
     fn what_cannot_be_told() {
         says(
             &waited(&[(1_000, 5 * MS, Counted::Away)], 5_000),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait it was queued on another CPU, before it was moved: who held that one is \
              unknown.",
             "Measure for longer.",
         );
         says(
             &waited(&[(1_000, 5 * MS, Counted::Beyond)], 5_000),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "For all of its wait it is forgotten who held the CPU: it waited too long.",
             "Measure for longer.",
         );
@@ -460,14 +460,14 @@ mod tests {
     fn throttled_where_the_hooks_are_missing() {
         says(
             &untold(false),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "It was throttled in 50 % of all periods, but when cannot be told, because this kernel does not \
              let the throttle functions be hooked: the cause of all of its wait is unknown.",
             "Raise its CPU limit: until the throttling is gone the rest cannot be told.",
         );
         says(
             &untold(true),
-            "p99 4.85 ms, 500 ms per s",
+            "p99 4.85 ms, waits 500 ms per s",
             "It was throttled, but when cannot be told, because this kernel does not let the throttle \
              functions be hooked: the cause of all of its wait is unknown.",
             "See to the CPU limit above it first: until the throttling is gone the rest cannot be told.",
@@ -492,7 +492,7 @@ mod tests {
         // Few and long ones do tell: the share of each cause is by time.
         says(
             &waited(&[(3, 900 * MS, Counted::Own)], 1_000),
-            "p99 877 ms, 270 ms per s",
+            "p99 877 ms, waits 270 ms per s",
             "For all of its wait its own other threads held the CPU: on average 0.4 were ready to run, and 0.1 ran.",
             "More CPUs or fewer threads. A higher CPU limit will not help: it was not throttled.",
         );
@@ -503,7 +503,7 @@ mod tests {
         let mixed = [(1_000, 3 * MS, Counted::Own), (20, 80 * MS, Counted::Quota)];
         says(
             &throttled(waited(&mixed, 5_000), 100, 20, 0),
-            "p99 77.5 ms, 460 ms per s",
+            "p99 77.5 ms, waits 460 ms per s",
             "For 65 % of its wait its own other threads held the CPU: on average 1.0 were ready to run, and 0.5 ran. \
              Beside it: 35 % quota. The longest delays were quota.",
             "More CPUs or fewer threads. A higher CPU limit helps only with the 20 % of periods in which it \

@@ -39,7 +39,7 @@ pub fn draw(key: Key, history: &History, theme: Theme, area: Rect, buf: &mut Buf
         return;
     };
     let moments: Vec<&Moment> = history.of(key, usize::from(columns)).collect();
-    let heading = format!("{:>7} in the last {} windows", "delay ≤", moments.len());
+    let heading = format!("{:>7} last {} windows → now", "delay ≤", moments.len());
     buf.set_line(area.x, area.y, &Line::styled(heading, theme.faint()), area.width);
     let left = usize::from(columns) - moments.len();
     let highest = moments.iter().filter_map(|moment| moment.highest()).max().unwrap_or(0);

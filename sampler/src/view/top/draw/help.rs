@@ -10,7 +10,7 @@ use super::super::theme::Theme;
 /// Fits 80 columns and 22 lines with its border: a test says so.
 pub const TEXT: &str = "\
 A delay is the time from when a thread could run until a CPU ran it. The table
-has what each container's threads waited in the last window, worst first.
+has those of the last window: first who waited most for what can be helped.
 
  p50, p99     half, 99 % of the delays were shorter; off by 4.4 % at most
  longest      no delay was longer
