@@ -95,7 +95,8 @@ fn resident(report: &mut Report) -> Result<()> {
     let kib = field("VmRSS:").context("no VmRSS")?;
     let parts = ["RssAnon:", "RssFile:", "RssShmem:"].map(|name| field(name).unwrap_or(0.0) / 1024.0);
     let note = format!(
-        "VmRSS of this binary after five windows and scrapes in both formats, {cgroups} cgroups, {} CPUs ({:.1} anonymous, \
+        "VmRSS of this binary after five windows and scrapes in both formats, {cgroups} cgroups without the memory \
+         controller, {} CPUs ({:.1} anonymous, \
          {:.1} file and maps, {:.1} shared); aim: at most 32",
         allowed.len(),
         parts[0],
