@@ -214,7 +214,7 @@ impl Passed {
 /// series twice or half of one, or loses what those counted that are gone.
 fn five_hundred_and_a_hundred_a_second() {
     const STANDING: usize = 500;
-    const SCRAPE_EVERY: Duration = Duration::from_secs(2);
+    const SCRAPE_EVERY: Duration = Duration::from_secs(4);
     let daemon = serve(&["--max-containers", "600"]);
     let standing: Vec<_> = (0..STANDING).map(|_| Cgroup::new("standing").unwrap()).collect();
     let naps = Work::Duty { run: Duration::from_micros(50), period: Duration::from_secs(1) }.anywhere();
