@@ -11,7 +11,7 @@ use super::observation::{LimitRange, Pod, Qos};
 use super::policy::{ControlledValues, CpuBounds, Policy};
 use super::reason::Reason;
 use super::sizes::{Resource, Sizes};
-use super::units::{Bytes, MilliCpu};
+use super::units::Bytes;
 
 /// What a bound leaves of a proposal, and why it is not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,38 +88,46 @@ pub fn within_limits(policy: &Policy, proposal: Sizes) -> Vec<Bounded> {
     bounded
 }
 
-/// The namespace's LimitRanges, of type Container. What breaks one already is left as it is: Kubernetes looks at it only
-/// when it changes.
-pub fn limit_range(pod: &Pod, range: &LimitRange, current: Sizes, proposal: Sizes) -> Option<Bounded> {
-    let of = &range.container;
+/// The namespace's LimitRanges, of type Container. What breaks one already is brought nearer or left as it is; where the policy
+/// and the LimitRange leave nothing between them, it stays as it is.
+pub fn limit_range(
+    pod: &Pod,
+    policy: &Policy,
+    range: &LimitRange,
+    current: Sizes,
+    proposal: Sizes,
+) -> Option<Bounded> {
     let mut sizes = proposal;
-    sizes.cpu_request = one(sizes.cpu_request, of.min.cpu, of.max.cpu);
-    sizes.memory_request = one(sizes.memory_request, of.min.memory, of.max.memory);
-    sizes.cpu_limit = one(sizes.cpu_limit, of.min.cpu, of.max.cpu);
-    sizes.memory_limit = one(sizes.memory_limit, of.min.memory, of.max.memory);
-    // Limit ÷ request ≤ ratio: a request that shrinks under a limit that stays stops at limit ÷ ratio.
-    if let (Some(request), Some(limit), Some(ratio)) =
-        (sizes.cpu_request, sizes.cpu_limit, of.max_limit_request_ratio.cpu)
-    {
-        sizes.cpu_request = Some(request.max(MilliCpu(limit.0).scale_up(1000, ratio)));
-    }
-    if let (Some(request), Some(limit), Some(ratio)) =
-        (sizes.memory_request, sizes.memory_limit, of.max_limit_request_ratio.memory)
-    {
-        sizes.memory_request = Some(request.max(Bytes(limit.0).scale_up(1000, ratio)));
-    }
-    // A resource that was not to move is not moved by a LimitRange either.
-    for resource in [Resource::Cpu, Resource::Memory] {
-        if proposal.same(resource, &current) {
-            sizes = sizes.with(resource, &current);
+    for resource in Resource::ALL {
+        let (had, (asked, asked_limit)) = (current.pair(resource), proposal.pair(resource));
+        if had == (asked, asked_limit) {
+            continue;
         }
+        let (min, max, ratio) = range.container.of(resource);
+        let (least, most) = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
+        // A limit that does not move is not moved by a LimitRange either.
+        let limit =
+            if asked_limit == had.1 { had.1 } else { asked_limit.map(|limit| limit.max(least).min(most)) };
+        // A request that shrinks under a limit that stays stops at limit ÷ ratio.
+        let gentle = limit.zip(ratio).map(|(limit, ratio)| Bytes(limit).scale_up(1000, ratio).0);
+        let request = asked.map(|request| request.max(gentle.unwrap_or(0)).max(least).min(most));
+        let allowed = match resource {
+            Resource::Cpu => (policy.cpu.min_allowed.0, policy.cpu.max_allowed.0),
+            Resource::Memory => (policy.memory.min_allowed.0, policy.memory.max_allowed.0),
+        };
+        let holds = nearer(had.0, request, allowed)
+            && nearer(had.0, request, (least, most))
+            && nearer(had.1, limit, (least, most))
+            && (request >= gentle || request >= had.0 && limit <= had.1);
+        sizes = sizes.with_pair(resource, if holds { (request, limit) } else { had });
     }
     let sizes = equal_limits(pod, sizes);
     (sizes != proposal).then(|| Bounded { sizes, reason: Reason::LimitRange(range.name.clone()) })
 }
 
-/// Within a range; what is not set stays so. A maximum below the minimum wins: it is what admission refuses.
-fn one<Size: Ord + Copy>(size: Option<Size>, min: Option<Size>, max: Option<Size>) -> Option<Size> {
-    let raised = size?.max(min.unwrap_or(size?));
-    Some(raised.min(max.unwrap_or(raised)))
+/// Whether a size lies between two bounds, or nearer to them than the one before.
+fn nearer(from: Option<u64>, to: Option<u64>, (least, most): (u64, u64)) -> bool {
+    let Some(to) = to else { return true };
+    let from = from.unwrap_or(0);
+    if to < least { to >= from } else { to <= most || to <= from }
 }

@@ -154,22 +154,12 @@ struct Check<'a> {
     found: BTreeSet<(PodUid, String, Violation)>,
 }
 
-/// Request and limit of a resource, in its own unit.
-fn pair(sizes: &Sizes, resource: Resource) -> (Option<u64>, Option<u64>) {
-    match resource {
-        Resource::Cpu => (sizes.cpu_request.map(|size| size.0), sizes.cpu_limit.map(|size| size.0)),
-        Resource::Memory => (sizes.memory_request.map(|size| size.0), sizes.memory_limit.map(|size| size.0)),
-    }
-}
-
 /// Whether `to` lies in `least..=most`, or between it and `from`.
 fn in_or_nearer(from: Option<u64>, to: Option<u64>, least: u64, most: u64) -> bool {
     let Some(to) = to else { return true };
     let from = from.unwrap_or(0);
     if to < least { to >= from } else { to <= most || to <= from }
 }
-
-const RESOURCES: [Resource; 2] = [Resource::Cpu, Resource::Memory];
 
 impl Check<'_> {
     fn find(&mut self, action: &Action, container: &str, violation: Violation) {
@@ -250,8 +240,8 @@ impl Check<'_> {
         self.require(action, name, *from == container.desired, Violation::NotAsPlanned);
         self.require(action, name, from != to, Violation::Empty);
         self.require(action, name, container.kind != ContainerKind::Init, Violation::OutOfReach);
-        for resource in RESOURCES {
-            let ((request, limit), (had_request, had_limit)) = (pair(to, resource), pair(from, resource));
+        for resource in Resource::ALL {
+            let ((request, limit), (had_request, had_limit)) = (to.pair(resource), from.pair(resource));
             let within = request.zip(limit).is_none_or(|(request, limit)| request <= limit);
             self.require(action, name, within, Violation::RequestAboveLimit);
             let keys = limit.is_some() == had_limit.is_some() && (request.is_some() || had_request.is_none());
@@ -271,9 +261,8 @@ impl Check<'_> {
     }
 
     fn bounds(&mut self, action: &Action, pod: &Pod, policy: &Policy, name: &str, change: &Change) {
-        for resource in RESOURCES {
-            let ((request, limit), (had, had_limit)) =
-                (pair(&change.to, resource), pair(&change.from, resource));
+        for resource in Resource::ALL {
+            let ((request, limit), (had, had_limit)) = (change.to.pair(resource), change.from.pair(resource));
             if (request, limit) == (had, had_limit) {
                 continue;
             }
@@ -287,16 +276,8 @@ impl Check<'_> {
             self.require(action, name, holds, Violation::PolicyBounds);
             for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace)
             {
-                let of = &range.container;
-                let amount = |amounts: &super::observation::Amounts| match resource {
-                    Resource::Cpu => amounts.cpu.map(|cpu| cpu.0),
-                    Resource::Memory => amounts.memory.map(|memory| memory.0),
-                };
-                let ratio = match resource {
-                    Resource::Cpu => of.max_limit_request_ratio.cpu,
-                    Resource::Memory => of.max_limit_request_ratio.memory,
-                };
-                let (least, most) = (amount(&of.min).unwrap_or(0), amount(&of.max).unwrap_or(u64::MAX));
+                let (min, max, ratio) = range.container.of(resource);
+                let (least, most) = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
                 let steep = |request: Option<u64>, limit: Option<u64>| match (request, limit, ratio) {
                     (Some(request), Some(limit), Some(ratio)) => {
                         u128::from(limit) * 1000 > u128::from(request) * u128::from(ratio)
@@ -313,17 +294,12 @@ impl Check<'_> {
 
     fn pod_limit_range(&mut self, action: &Action, pod: &Pod) {
         for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
-            for resource in RESOURCES {
-                let (min, max) = match resource {
-                    Resource::Cpu => (range.pod.min.cpu.map(|c| c.0), range.pod.max.cpu.map(|c| c.0)),
-                    Resource::Memory => {
-                        (range.pod.min.memory.map(|m| m.0), range.pod.max.memory.map(|m| m.0))
-                    }
-                };
+            for resource in Resource::ALL {
+                let (min, max, _) = range.pod.of(resource);
                 let sum = |limits: bool| -> u64 {
                     let of = |(name, container): (&String, &Container)| {
                         let sizes = action.containers.get(name).map_or(container.desired, |change| change.to);
-                        let (request, limit) = pair(&sizes, resource);
+                        let (request, limit) = sizes.pair(resource);
                         (if limits { limit } else { request }).unwrap_or(0)
                     };
                     pod.containers.iter().map(of).fold(0, u64::saturating_add)
@@ -347,7 +323,7 @@ impl Check<'_> {
         let node = self.observation.nodes.get(&action.node);
         let values = |sizes: &Sizes| {
             let ((cpu, cpu_limit), (memory, memory_limit)) =
-                (pair(sizes, Resource::Cpu), pair(sizes, Resource::Memory));
+                (sizes.pair(Resource::Cpu), sizes.pair(Resource::Memory));
             [cpu, cpu_limit, memory, memory_limit].map(|size| size.unwrap_or(0))
         };
         let (from, to) = (values(&change.from), values(&change.to));
@@ -364,8 +340,8 @@ impl Check<'_> {
                     && autoscaler.utilisation_of.contains(&resource)
             })
         };
-        let held = |resource| pair(&change.from, resource).0 == pair(&change.to, resource).0;
-        let free = RESOURCES.into_iter().all(|resource| !scaled(resource) || held(resource));
+        let held = |resource| change.from.pair(resource).0 == change.to.pair(resource).0;
+        let free = Resource::ALL.into_iter().all(|resource| !scaled(resource) || held(resource));
         self.require(action, name, free || policy.hpa_pods == HpaPods::Ignore, Violation::Autoscaler);
     }
 
@@ -386,13 +362,13 @@ impl Check<'_> {
                 || peak.zip(to).is_some_and(|(peak, to)| u128::from(to) * 1000 >= u128::from(peak) * headroom)
         };
         let ((from, from_limit), (to, to_limit)) =
-            (pair(&change.from, Resource::Memory), pair(&change.to, Resource::Memory));
+            (change.from.pair(Resource::Memory), change.to.pair(Resource::Memory));
         self.require(action, name, safe(from, to) && safe(from_limit, to_limit), Violation::MemoryPeak);
     }
 
     /// At no point of the plan do requests on a node grow beyond what it has.
     fn nodes(&mut self, plan: &Plan) {
-        for resource in RESOURCES {
+        for resource in Resource::ALL {
             let mut room: BTreeMap<&str, i128> = BTreeMap::new();
             for (name, node) in &self.observation.nodes {
                 let total = match resource {
@@ -422,16 +398,16 @@ impl Check<'_> {
     /// What a plan adds in a namespace is at most what its quotas have left.
     fn quotas(&mut self, plan: &Plan) {
         for quota in &self.observation.quotas {
-            for resource in RESOURCES {
+            for resource in Resource::ALL {
                 let ((hard, hard_limit), (used, used_limit)) =
-                    (pair(&quota.hard, resource), pair(&quota.used, resource));
+                    (quota.hard.pair(resource), quota.used.pair(resource));
                 for (hard, used, limits) in [(hard, used, false), (hard_limit, used_limit, true)] {
                     let Some(hard) = hard else { continue };
                     let mut left = hard.saturating_sub(used.unwrap_or(0));
                     for action in plan.actions.iter().filter(|action| action.namespace == quota.namespace) {
                         for (name, change) in &action.containers {
                             let part = |sizes: &Sizes| {
-                                let (request, limit) = pair(sizes, resource);
+                                let (request, limit) = sizes.pair(resource);
                                 (if limits { limit } else { request }).unwrap_or(0)
                             };
                             let added = part(&change.to).saturating_sub(part(&change.from));
@@ -447,7 +423,7 @@ impl Check<'_> {
 
 /// What a pod holds on its node, or will after an action.
 fn held(pod: &Pod, action: Option<&Action>, resource: Resource) -> i128 {
-    let request = |sizes: &Sizes| i128::from(pair(sizes, resource).0.unwrap_or(0));
+    let request = |sizes: &Sizes| i128::from(sizes.pair(resource).0.unwrap_or(0));
     let refused = matches!(pod.resize, ResizeState::Infeasible { .. });
     let (mut together, mut alone) = (0, 0);
     for (name, container) in &pod.containers {
@@ -472,8 +448,8 @@ fn class(sizes: impl Iterator<Item = Sizes>) -> Qos {
         return Qos::BestEffort;
     }
     let bound = |sizes: &Sizes| {
-        RESOURCES.iter().all(|resource| {
-            let (request, limit) = pair(sizes, *resource);
+        Resource::ALL.iter().all(|resource| {
+            let (request, limit) = sizes.pair(*resource);
             limit.is_some_and(|limit| request.is_none_or(|request| request == limit))
         })
     };

@@ -438,6 +438,17 @@ pub struct Range {
     pub max_limit_request_ratio: Ratios,
 }
 
+impl Range {
+    /// Least, most and largest limit ÷ request (in thousandths) of a resource, in milli-CPU or bytes.
+    pub fn of(&self, resource: Resource) -> (Option<u64>, Option<u64>, Option<u64>) {
+        let Self { min, max, max_limit_request_ratio: ratio } = self;
+        match resource {
+            Resource::Cpu => (min.cpu.map(|cpu| cpu.0), max.cpu.map(|cpu| cpu.0), ratio.cpu),
+            Resource::Memory => (min.memory.map(|size| size.0), max.memory.map(|size| size.0), ratio.memory),
+        }
+    }
+}
+
 /// CPU and memory; `None` is not looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

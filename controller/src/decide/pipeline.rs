@@ -322,7 +322,7 @@ impl Draft<'_> {
         self.record.target = Some(self.sizes);
         let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
         for range in ranges {
-            if let Some(bounded) = bounds::limit_range(pod, range, current, self.sizes) {
+            if let Some(bounded) = bounds::limit_range(pod, policy, range, current, self.sizes) {
                 take(self, bounded);
             }
         }
@@ -468,7 +468,7 @@ fn within_quotas(observation: &Observation, drafts: &mut [Draft<'_>]) {
                 None => granted,
             };
             let cut = |resource: &Resource| !granted.same(*resource, &draft.guarded);
-            let cut = [Resource::Cpu, Resource::Memory].into_iter().filter(cut);
+            let cut = Resource::ALL.into_iter().filter(cut);
             let left = cut.fold(draft.sizes, |left, resource| left.with(resource, &granted));
             draft.mark(Step::Bounds, left, reason);
             draft.guarded = guards::all(&draft.facts, left);

@@ -111,18 +111,15 @@ fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
 fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
     for range in observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
         let after = sizes_after(pod, indices, drafts);
-        let sum = |get: fn(&Sizes) -> u64| after.values().map(get).fold(0, u64::saturating_add);
-        let below = |least: Option<u64>, sum: u64| least.is_some_and(|least| sum < least);
-        let above = |most: Option<u64>, sum: u64| most.is_some_and(|most| sum > most);
-        let (min, max) = (range.pod.min, range.pod.max);
-        let cpu = sum(|sizes| sizes.cpu().0);
-        let memory = sum(|sizes| sizes.memory().0);
-        let cpu_limit = sum(|sizes| sizes.cpu_limit.unwrap_or_default().0);
-        let memory_limit = sum(|sizes| sizes.memory_limit.unwrap_or_default().0);
-        let broken = below(min.cpu.map(|cpu| cpu.0), cpu)
-            || below(min.memory.map(|memory| memory.0), memory)
-            || above(max.cpu.map(|cpu| cpu.0), cpu.max(cpu_limit))
-            || above(max.memory.map(|memory| memory.0), memory.max(memory_limit));
+        let broken = Resource::ALL.into_iter().any(|resource| {
+            let (min, max, _) = range.pod.of(resource);
+            let (mut requests, mut limits) = (0u64, 0u64);
+            for (request, limit) in after.values().map(|sizes| sizes.pair(resource)) {
+                requests = requests.saturating_add(request.unwrap_or(0));
+                limits = limits.saturating_add(limit.unwrap_or(0));
+            }
+            min.is_some_and(|min| requests < min) || max.is_some_and(|max| requests.max(limits) > max)
+        });
         if broken {
             hold_all(indices, drafts, &Reason::LimitRange(range.name.clone()));
         }
@@ -176,7 +173,7 @@ fn restarting(draft: &Draft<'_>) -> Vec<Resource> {
     let restarts = |resource: &Resource| {
         !draft.sizes.same(*resource, &container.desired) && container.resize_policy.restarts(*resource)
     };
-    [Resource::Cpu, Resource::Memory].into_iter().filter(restarts).collect()
+    Resource::ALL.into_iter().filter(restarts).collect()
 }
 
 /// Who may still be disrupted: as many as each budget allows, and one of a workload at a time.

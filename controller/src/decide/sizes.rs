@@ -33,6 +33,11 @@ pub enum Resource {
     Memory,
 }
 
+impl Resource {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Memory];
+}
+
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -82,6 +87,28 @@ impl Sizes {
             Resource::Cpu => Self { cpu_request: other.cpu_request, cpu_limit: other.cpu_limit, ..*self },
             Resource::Memory => {
                 Self { memory_request: other.memory_request, memory_limit: other.memory_limit, ..*self }
+            }
+        }
+    }
+
+    /// Request and limit of a resource, in milli-CPU or bytes.
+    pub fn pair(&self, resource: Resource) -> (Option<u64>, Option<u64>) {
+        match resource {
+            Resource::Cpu => (self.cpu_request.map(|size| size.0), self.cpu_limit.map(|size| size.0)),
+            Resource::Memory => {
+                (self.memory_request.map(|size| size.0), self.memory_limit.map(|size| size.0))
+            }
+        }
+    }
+
+    /// These, with one resource's request and limit, in milli-CPU or bytes.
+    pub fn with_pair(&self, resource: Resource, (request, limit): (Option<u64>, Option<u64>)) -> Self {
+        match resource {
+            Resource::Cpu => {
+                Self { cpu_request: request.map(MilliCpu), cpu_limit: limit.map(MilliCpu), ..*self }
+            }
+            Resource::Memory => {
+                Self { memory_request: request.map(Bytes), memory_limit: limit.map(Bytes), ..*self }
             }
         }
     }

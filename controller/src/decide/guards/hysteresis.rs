@@ -10,30 +10,13 @@ pub fn hysteresis(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     let current = facts.current();
     let share = facts.policy.resize.hysteresis;
     let mut left = proposal;
-    let mut objection = None;
-    for (resource, pairs) in [
-        (
-            Resource::Cpu,
-            [
-                (current.cpu_request.map(|c| c.0), proposal.cpu_request.map(|c| c.0)),
-                (current.cpu_limit.map(|c| c.0), proposal.cpu_limit.map(|c| c.0)),
-            ],
-        ),
-        (
-            Resource::Memory,
-            [
-                (current.memory_request.map(|m| m.0), proposal.memory_request.map(|m| m.0)),
-                (current.memory_limit.map(|m| m.0), proposal.memory_limit.map(|m| m.0)),
-            ],
-        ),
-    ] {
-        let small = pairs.iter().all(|(from, to)| is_small(*from, *to, share));
-        if small && !proposal.same(resource, &current) {
+    for resource in Resource::ALL {
+        let ((from, from_limit), (to, to_limit)) = (current.pair(resource), proposal.pair(resource));
+        if is_small(from, to, share) && is_small(from_limit, to_limit, share) {
             left = left.with(resource, &current);
-            objection = Some(Reason::Hysteresis);
         }
     }
-    Ruling { sizes: left, objection }
+    Ruling::leave(proposal, left, Reason::Hysteresis)
 }
 
 fn is_small(from: Option<u64>, to: Option<u64>, share: PerMille) -> bool {

@@ -3,8 +3,7 @@
 use super::{Facts, Ruling};
 use crate::decide::reason::Reason;
 use crate::decide::share::PerMille;
-use crate::decide::sizes::Sizes;
-use crate::decide::units::{Bytes, MilliCpu};
+use crate::decide::sizes::{Resource, Sizes};
 
 /// Shortens steps to the policy's largest, up and down.
 pub fn step(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
@@ -18,30 +17,13 @@ pub fn step(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         let least = from.saturating_sub(part(resize.max_step_down).max(1));
         Some(to.clamp(least, most))
     };
-    let cpu = |from: Option<MilliCpu>, to: Option<MilliCpu>| {
-        shorten(from.map(|size| size.0), to.map(|size| size.0)).map(MilliCpu)
-    };
-    let memory = |from: Option<Bytes>, to: Option<Bytes>| {
-        shorten(from.map(|size| size.0), to.map(|size| size.0)).map(Bytes)
-    };
-    let left = Sizes {
-        cpu_request: cpu(current.cpu_request, proposal.cpu_request),
-        cpu_limit: cpu(current.cpu_limit, proposal.cpu_limit),
-        memory_request: memory(current.memory_request, proposal.memory_request),
-        memory_limit: memory(current.memory_limit, proposal.memory_limit),
-    };
-    // A request that goes all the way up needs its limit there, too.
-    let left = Sizes {
-        cpu_request: below(left.cpu_request, left.cpu_limit),
-        memory_request: below(left.memory_request, left.memory_limit),
-        ..left
-    };
-    Ruling::leave(proposal, left, Reason::StepLimit)
-}
-
-fn below<Size: Ord + Copy>(request: Option<Size>, limit: Option<Size>) -> Option<Size> {
-    match limit {
-        Some(limit) => request.map(|request| request.min(limit)),
-        None => request,
+    let mut left = proposal;
+    for resource in Resource::ALL {
+        let ((from, from_limit), (to, to_limit)) = (current.pair(resource), proposal.pair(resource));
+        let (request, limit) = (shorten(from, to), shorten(from_limit, to_limit));
+        // A request that goes all the way up needs its limit there, too.
+        let request = limit.map_or(request, |limit| request.map(|request| request.min(limit)));
+        left = left.with_pair(resource, (request, limit));
     }
+    Ruling::leave(proposal, left, Reason::StepLimit)
 }

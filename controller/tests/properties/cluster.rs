@@ -1,0 +1,385 @@
+//! Small clusters of every kind: what may be odd about a pod is odd about some of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
+
+use controller::decide::duration::Seconds;
+use controller::decide::labels::Labels;
+use controller::decide::observation::*;
+use controller::decide::policy::*;
+use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
+use controller::decide::share::PerMille;
+use controller::decide::sizes::{Resource, Sizes};
+use controller::decide::state::{ContainerState, State};
+use controller::decide::units::{Bytes, MilliCpu, Timestamp};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// The moment of every decision.
+pub const NOW: Timestamp = Timestamp(1_800_000_000);
+const MIB: u64 = 1 << 20;
+const CORES: [f64; 5] = [0.02, 0.15, 0.5, 1.2, 3.0];
+const MEMORY: [u64; 3] = [40 * MIB, 300 * MIB, 1024 * MIB];
+/// For how long it has been measured, and how often.
+const MEASURED: [(u64, u64); 3] = [(30, 15), (1800, 60), (2 * 86_400, 300)];
+
+/// A cluster and what is remembered of it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub observation: Observation,
+    pub state: State,
+}
+
+/// What is remembered of steady use, by how long it was measured, cores and memory.
+static REMEMBERED: LazyLock<Vec<ContainerState>> = LazyLock::new(|| {
+    let mut all = Vec::new();
+    for (length, every) in MEASURED {
+        for cores in CORES {
+            for memory in MEMORY {
+                let from = NOW.0 - length - 15;
+                let mut state = ContainerState::new(Sizes::default(), &Policy::default(), Timestamp(from));
+                for at in (from..NOW.0 - 15).step_by(every as usize) {
+                    state.history.observe(Timestamp(at), cores);
+                    state.memory.observe(Timestamp(at), Bytes(memory));
+                    state.read_until = Some(Timestamp(at));
+                }
+                all.push(state);
+            }
+        }
+    }
+    all
+});
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        8 => Just(Mode::Apply),
+        1 => Just(Mode::Recommend),
+        1 => Just(Mode::Observe),
+        1 => Just(Mode::Disabled),
+    ]
+}
+
+prop_compose! {
+    /// What a policy says.
+    fn policy()(
+        mode in mode(),
+        profile in select(vec![Profile::Balanced, Profile::Latency, Profile::Throughput, Profile::Batch]),
+        limits in any::<bool>(),
+        guaranteed in any::<bool>(),
+        recreate in any::<bool>(),
+        hpa in select(vec![HpaPods::HoldRequest, HpaPods::RecommendOnly, HpaPods::Ignore]),
+        percentile in prop::option::weighted(0.8, 50..=100u8),
+        cpu in (10..500u64, 0..4000u64),
+        memory in (32..200u64, 0..2000u64),
+        bounded in any::<bool>(),
+        steps in (prop::option::of(100..3000u32), 100..999u32),
+        weight in 1..500u32,
+        boost in prop::option::weighted(0.2, 1000..4000u32),
+    ) -> Policy {
+        let mut policy = Policy::of(profile);
+        policy.mode = mode;
+        if limits {
+            policy.controlled_values = ControlledValues::RequestsAndLimits;
+        }
+        if guaranteed {
+            policy.guaranteed_pods = GuaranteedPods::Resize;
+        }
+        if recreate {
+            policy.resize.fallback = Fallback::Recreate;
+        }
+        policy.hpa_pods = hpa;
+        policy.history.percentile = percentile.and_then(Percentile::new);
+        if bounded {
+            policy.cpu = CpuBounds { min_allowed: MilliCpu(cpu.0), max_allowed: MilliCpu(cpu.0 + cpu.1) };
+            let (min, max) = (memory.0 * MIB, (memory.0 + memory.1) * MIB);
+            policy.memory = MemoryBounds { min_allowed: Bytes(min), max_allowed: Bytes(max) };
+        }
+        policy.resize.max_step_up = steps.0.map(PerMille);
+        policy.resize.max_step_down = PerMille(steps.1);
+        policy.weight.0 = NonZeroU32::new(weight).expect("from 1 on");
+        policy.startup_boost =
+            boost.map(|factor| StartupBoost { factor: PerMille(factor), duration: Seconds(120) });
+        policy
+    }
+}
+
+fn object(namespace: Option<&str>, policy: Policy) -> PolicyObject {
+    PolicyObject {
+        id: PolicyId { namespace: namespace.map(Into::into), name: "policy".into() },
+        created: Timestamp(1),
+        namespaces: namespace.map(NamespaceScope::own).unwrap_or_default(),
+        selector: WorkloadSelector::default(),
+        policy,
+    }
+}
+
+/// A container, what is remembered of it, and whether that is anything.
+type Draft = (Container, Option<ContainerState>);
+
+prop_compose! {
+    fn sizes(guaranteed: bool)(
+        cpu in prop::option::weighted(0.9, 5..4000u64),
+        memory in prop::option::weighted(0.9, 32..2048u64),
+        cpu_room in prop::option::of(0..4000u64),
+        memory_room in prop::option::of(0..1024u64),
+    ) -> Sizes {
+        let (cpu, memory) = if guaranteed { (cpu.or(Some(500)), memory.or(Some(256))) } else { (cpu, memory) };
+        let (cpu_room, memory_room) = if guaranteed { (Some(0), Some(0)) } else { (cpu_room, memory_room) };
+        Sizes {
+            cpu_request: cpu.map(MilliCpu),
+            cpu_limit: cpu.zip(cpu_room).map(|(cpu, room)| MilliCpu((cpu + room).max(10))),
+            memory_request: memory.map(|memory| Bytes(memory * MIB)),
+            memory_limit: memory.zip(memory_room).map(|(memory, room)| Bytes((memory + room) * MIB)),
+        }
+    }
+}
+
+prop_compose! {
+    fn container(guaranteed: bool)(
+        desired in sizes(guaranteed),
+        kind in prop_oneof![6 => Just(ContainerKind::App), 1 => Just(ContainerKind::Sidecar), 1 => Just(ContainerKind::Init)],
+        status in prop_oneof![30 => Just(0), 1 => Just(1), 1 => Just(2)],
+        ready in prop::bool::weighted(0.85),
+        old_node in prop::bool::weighted(0.05),
+        restarts in (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
+        measured in prop_oneof![1 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1)), 12 => Just(Some(2usize))],
+        used in (0..CORES.len(), 0..MEMORY.len()),
+        now in prop::option::weighted(0.3, 0..CORES.len()),
+        age in prop_oneof![20 => Just(15u64), 1 => Just(1200u64)],
+        changed in prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(0..5000u64, 0..7)],
+        by_other in prop::bool::weighted(0.1),
+        planned in any::<bool>(),
+        killed in prop::option::weighted(0.1, 0..600u64),
+        lagging in prop::option::weighted(0.1, 1..2000u64),
+        running in 0..400u64,
+    ) -> Draft {
+        let state = measured.map(|measured| {
+            let index = (measured * CORES.len() + used.0) * MEMORY.len() + used.1;
+            let mut state = REMEMBERED[index].clone();
+            state.seen = desired;
+            state.started_with = desired;
+            state.last_seen = NOW;
+            state.changed = changed.iter().filter(|ago| **ago < 3600).map(|ago| Timestamp(NOW.0 - ago)).collect();
+            state.changed.sort();
+            state.last_change = state.changed.last().copied();
+            state.changed_by_other = by_other;
+            state.planned = planned.then_some(desired);
+            if age > 15 {
+                state.read_until = Some(Timestamp(NOW.0 - age));
+            }
+            state
+        });
+        let cores = CORES[now.unwrap_or(used.0)];
+        let memory = Some(Bytes(MEMORY[used.1]));
+        let readings: Vec<_> =
+            measured.map(|_| Reading::Usage { until: Timestamp(NOW.0 - age), cores, memory }).into_iter().collect();
+        let lag = |sizes: Sizes| match lagging {
+            Some(milli) => Sizes { cpu_request: sizes.cpu_request.map(|_| MilliCpu(milli)), ..sizes },
+            None => sizes,
+        };
+        let container = Container {
+            kind,
+            desired,
+            allocated: Some(lag(desired)),
+            actual: (!old_node).then(|| lag(desired)),
+            resize_policy: ResizePolicy { cpu_restarts: restarts.0, memory_restarts: restarts.1 },
+            status: match status {
+                0 => ContainerStatus::Running { since: Timestamp(NOW.0 - running) },
+                1 => ContainerStatus::CrashLooping,
+                _ => ContainerStatus::Waiting,
+            },
+            ready,
+            restarts: 0,
+            oom_killed: killed.map(|ago| Timestamp(NOW.0 - ago)),
+            readings,
+        };
+        (container, state)
+    }
+}
+
+fn resize_state() -> impl Strategy<Value = ResizeState> {
+    let since = (0..1000u64).prop_map(|ago| Timestamp(NOW.0 - ago));
+    prop_oneof![
+        20 => Just(ResizeState::Settled),
+        1 => since.clone().prop_map(|since| ResizeState::Deferred { since }),
+        1 => since.clone().prop_map(|since| ResizeState::Infeasible { since }),
+        1 => since.clone().prop_map(|since| ResizeState::InProgress { since }),
+        1 => since.prop_map(|since| ResizeState::Failing { since }),
+    ]
+}
+
+/// A pod, and what is remembered of its containers.
+type PodDraft = (Pod, BTreeMap<String, ContainerState>);
+
+fn pod() -> impl Strategy<Value = PodDraft> {
+    let containers = prop::bool::weighted(0.2)
+        .prop_flat_map(|guaranteed| prop::collection::vec(container(guaranteed), 1..4));
+    let rare = || prop::bool::weighted(0.05);
+    let odd = (rare(), rare(), rare(), prop::bool::weighted(0.1));
+    (
+        containers,
+        0..3usize,
+        prop_oneof![9 => 0..3usize, 1 => Just(3)],
+        0..3usize,
+        resize_state(),
+        -5..2_000_000_000i32,
+        odd,
+    )
+        .prop_map(
+            |(
+                drafts,
+                node,
+                namespace,
+                workload,
+                resize,
+                priority,
+                (terminating, is_static, opted_out, unready),
+            )| {
+                let (mut containers, mut states) = (BTreeMap::new(), BTreeMap::new());
+                for (index, (container, state)) in drafts.into_iter().enumerate() {
+                    let name = format!("c{index}");
+                    states.extend(state.map(|state| (name.clone(), state)));
+                    containers.insert(name, container);
+                }
+                let mut labels = Labels::from([("app".to_owned(), format!("w{workload}"))]);
+                if opted_out {
+                    labels.insert("loadline.dev/enabled".into(), "false".into());
+                }
+                let pod = Pod {
+                    namespace: ["shop", "bank", "lab", "kube-system"][namespace].into(),
+                    name: String::new(),
+                    resource_version: "1".into(),
+                    node: Some(["a", "b", "c"][node].into()),
+                    workload: Some(Workload { kind: WorkloadKind::Deployment, name: format!("w{workload}") }),
+                    labels,
+                    qos: controller::decide::pod::class(
+                        containers.values().map(|container| &container.desired),
+                    ),
+                    phase: Phase::Running,
+                    terminating,
+                    is_static,
+                    ready: !unready,
+                    priority: Priority::Value(priority),
+                    overhead: Sizes::default(),
+                    resize,
+                    containers,
+                };
+                (pod, states)
+            },
+        )
+}
+
+prop_compose! {
+    fn node()(
+        cpu in 1000..16_000u64,
+        memory in 2048..32_768u64,
+        ready in prop::bool::weighted(0.95),
+        pressure in prop::bool::weighted(0.1),
+        resize in prop_oneof![
+            6 => Just(ResizeSupport::Full),
+            1 => Just(ResizeSupport::NoMemoryDecrease),
+            1 => Just(ResizeSupport::None)
+        ],
+    ) -> Node {
+        let pressure = if pressure { BTreeSet::from([NodePressure::Memory]) } else { BTreeSet::new() };
+        Node {
+            cpu: MilliCpu(cpu),
+            memory: Bytes(memory * MIB),
+            cpus: cpu.div_ceil(1000) as u32,
+            ready,
+            pressure,
+            resize,
+        }
+    }
+}
+
+prop_compose! {
+    fn range()(
+        min in prop::option::of(1..200u64), max in prop::option::of(500..4000u64),
+        ratio in prop::option::of(1000..5000u64), memory_max in prop::option::of(512..4096u64),
+    ) -> Range {
+        Range {
+            min: Amounts { cpu: min.map(MilliCpu), memory: None },
+            max: Amounts { cpu: max.map(MilliCpu), memory: memory_max.map(|max| Bytes(max * MIB)) },
+            max_limit_request_ratio: Ratios { cpu: ratio, memory: ratio },
+        }
+    }
+}
+
+prop_compose! {
+    /// What of a namespace is limited, scaled and kept.
+    fn surroundings()(
+        quota in prop::option::of((0..3000u64, 0..4096u64)),
+        range in prop::option::weighted(0.3, (range(), any::<bool>())),
+        scaled in prop::option::weighted(0.3, any::<bool>()),
+        budget in prop::option::weighted(0.3, 0..3u32),
+    ) -> (Vec<Quota>, Vec<LimitRange>, Vec<Autoscaler>, Vec<DisruptionBudget>) {
+        let namespace = || "shop".to_owned();
+        let name = namespace;
+        let quota = quota.map(|(cpu, memory)| {
+            let used = Sizes {
+                cpu_request: Some(MilliCpu(1000)),
+                memory_request: Some(Bytes(1024 * MIB)),
+                ..Sizes::default()
+            };
+            let hard = Sizes {
+                cpu_request: Some(MilliCpu(1000 + cpu)),
+                memory_request: Some(Bytes((1024 + memory) * MIB)),
+                ..Sizes::default()
+            };
+            Quota { namespace: namespace(), name: name(), hard, used }
+        });
+        let range = range.map(|(range, of_pod)| {
+            let (container, pod) = if of_pod { (Range::default(), range) } else { (range, Range::default()) };
+            LimitRange { namespace: namespace(), name: name(), container, pod }
+        });
+        let scaled = scaled.map(|memory| Autoscaler {
+            namespace: namespace(),
+            name: name(),
+            workload: Workload { kind: WorkloadKind::Deployment, name: "w0".into() },
+            utilisation_of: [if memory { Resource::Memory } else { Resource::Cpu }].into(),
+        });
+        let budget = budget.map(|disruptions_allowed| DisruptionBudget {
+            namespace: namespace(),
+            name: name(),
+            selector: Default::default(),
+            disruptions_allowed,
+        });
+        (quota.into_iter().collect(), range.into_iter().collect(), scaled.into_iter().collect(), budget.into_iter().collect())
+    }
+}
+
+prop_compose! {
+    /// A cluster of three nodes, three namespaces with policies and one without, and a few pods.
+    pub fn cluster()(
+        nodes in prop::collection::vec(node(), 3),
+        policies in (policy(), policy(), prop::option::of(policy()), any::<bool>()),
+        pods in prop::collection::vec(pod(), 1..6),
+        (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
+        dry_run in prop::bool::weighted(0.05),
+    ) -> Cluster {
+        let (shop, bank, cluster, denies) = policies;
+        let mut objects = vec![object(Some("shop"), shop), object(Some("bank"), bank)];
+        objects.extend(cluster.map(|policy| {
+            let mut object = object(None, policy);
+            if denies {
+                object.namespaces.deny.insert("bank".into());
+            }
+            object
+        }));
+        let mut observation = Observation { policies: objects, quotas, limit_ranges, ..Observation::default() };
+        observation.autoscalers = autoscalers;
+        observation.disruption_budgets = disruption_budgets;
+        observation.settings.dry_run = dry_run;
+        observation.nodes = ["a", "b", "c"].map(Into::into).into_iter().zip(nodes).collect();
+        let mut state = State::default();
+        for (index, (mut pod, states)) in pods.into_iter().enumerate() {
+            let uid = PodUid(format!("uid-{index}"));
+            pod.name = format!("pod-{index}");
+            state.pods.insert(uid.clone(), states);
+            observation.pods.insert(uid, pod);
+        }
+        Cluster { observation, state }
+    }
+}

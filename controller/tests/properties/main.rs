@@ -1,0 +1,418 @@
+//! The properties of a rightsizer, each over clusters of every kind and named after its number.
+//!
+//! Not here, because another layer holds them:
+//!
+//! | # | holds | where |
+//! |---|---|---|
+//! | 1, 11 | windows are collected, of each container of its own | the sampler; what is done with them is `p11` here |
+//! | 9 | status is written when it changed | status writer; that all is evaluated in each cycle is `p17` |
+//! | 10, 23 | status is readable, and has its times | status writer |
+//! | 12, 13 | data within the window; percentiles in order | tests of `decide::history` |
+//! | 14 | target = percentile × margin | tests of `decide::target` |
+//! | 15 | malformed policies are refused | tests of `api::policy`, and the schema at the API server |
+//! | 16, 27, 34 | scopes; deny wins; the most specific policy | tests of `decide::scope`; their effect on plans is `p27` here |
+//! | 20 | support is detected per node | observer; what follows from it is `p20` here |
+//! | 25, 26, 28 | metrics, events, missing permissions | runtime; that a quota's reason says what is missing is `p26` here |
+//! | 30 | metrics sources are configured | observer |
+//! | 32 | API calls do not grow with idle workloads | runtime; that a plan changes nothing in vain is `p32` here |
+//! | 36 | original resources are put back | `loadline restore`; that a deleted policy changes nothing is `p36` here |
+
+mod cluster;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster::{Cluster, NOW, cluster};
+use controller::decide::check::check;
+use controller::decide::observation::*;
+use controller::decide::pipeline::{Outcome, decide};
+use controller::decide::plan::{Action, ActionKind, Change, Plan};
+use controller::decide::policy::*;
+use controller::decide::reason::Reason;
+use controller::decide::record::{DecisionRecord, Step};
+use controller::decide::scope::{Selection, Subject, select};
+use controller::decide::sizes::Sizes;
+use controller::decide::state::State;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+fn decided(cluster: &Cluster) -> Outcome {
+    decide(&cluster.observation, &cluster.state, NOW)
+}
+
+/// The policy that holds for a pod, by the rules of scopes alone.
+fn policy_of(observation: &Observation, pod: &Pod) -> Option<Policy> {
+    let none = BTreeMap::new();
+    let subject = Subject {
+        namespace: &pod.namespace,
+        namespace_labels: observation.namespaces.get(&pod.namespace).unwrap_or(&none),
+        workload: pod.workload.as_ref().map(|workload| (workload.kind, workload.name.as_str())),
+        labels: &pod.labels,
+    };
+    match select(observation.policies.iter(), &subject) {
+        Selection::Chosen { policy, .. } => Some(*policy),
+        _ => None,
+    }
+}
+
+/// Each change of a plan, with its pod, container and policy.
+fn changes<'a>(
+    cluster: &'a Cluster,
+    plan: &'a Plan,
+) -> impl Iterator<Item = (&'a Action, &'a Pod, &'a Container, Policy, &'a Change)> {
+    plan.actions.iter().flat_map(|action| {
+        let pod = &cluster.observation.pods[&action.uid];
+        let policy = policy_of(&cluster.observation, pod).expect("a policy for what is changed");
+        let of_pod = action.containers.iter();
+        of_pod.map(move |(name, change)| (action, pod, &pod.containers[name], policy.clone(), change))
+    })
+}
+
+fn in_mode(cluster: &Cluster, mode: Mode) -> Cluster {
+    let mut cluster = cluster.clone();
+    cluster.observation.policies.iter_mut().for_each(|object| object.policy.mode = mode);
+    cluster
+}
+
+fn record<'a>(outcome: &'a Outcome, uid: &PodUid, container: &str) -> &'a DecisionRecord {
+    let of_it =
+        |record: &&DecisionRecord| record.container.uid == *uid && record.container.container == container;
+    outcome.records.iter().find(of_it).expect("a record for every container")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn p02_a_target_that_differs_leads_to_a_resize_or_to_the_guard_that_says_no(cluster in cluster()) {
+        let outcome = decided(&cluster);
+        for record in outcome.records.iter().filter(|record| record.target.is_some()) {
+            let hysteresis = 0.05;
+            let (target, current) = (record.target.unwrap_or_default(), record.current);
+            let differs = |to: u64, from: u64| to.abs_diff(from) as f64 > hysteresis * from as f64;
+            if differs(target.cpu().0, current.cpu().0) && record.result.cpu() == current.cpu() {
+                let said_no = record.marks.iter().any(|mark| {
+                    mark.step > Step::Target && mark.after.cpu() != mark.before.cpu()
+                });
+                prop_assert!(said_no, "{record}");
+                prop_assert!(!matches!(record.reason, Reason::OnTarget), "{record}");
+            }
+        }
+    }
+
+    #[test]
+    fn p03_only_requests_change_unless_the_policy_says_otherwise(cluster in cluster()) {
+        let plan = decided(&cluster).plan;
+        for (action, pod, _, policy, Change { from, to }) in changes(&cluster, &plan) {
+            let limits = |sizes: &Sizes| (sizes.cpu_limit, sizes.memory_limit);
+            let opted_in = pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize;
+            if policy.controlled_values == ControlledValues::RequestsOnly
+                && !opted_in
+                && action.kind != ActionKind::Revert
+            {
+                prop_assert_eq!(limits(from), limits(to));
+            }
+        }
+    }
+
+    #[test]
+    fn p04_targets_lie_between_min_allowed_and_max_allowed(cluster in cluster()) {
+        for record in decided(&cluster).records {
+            let Some(target) = record.target else { continue };
+            let pod = &cluster.observation.pods[&record.container.uid];
+            let policy = policy_of(&cluster.observation, pod).expect("a policy for what has a target");
+            if let Some(cpu) = target.cpu_request {
+                prop_assert!(policy.cpu.min_allowed <= cpu && cpu <= policy.cpu.max_allowed, "{record}");
+            }
+            if let Some(memory) = target.memory_request {
+                prop_assert!(policy.memory.min_allowed <= memory && memory <= policy.memory.max_allowed, "{record}");
+            }
+        }
+    }
+
+    #[test]
+    fn p05_memory_never_shrinks_below_its_recent_peak_with_headroom(cluster in cluster()) {
+        let outcome = decided(&cluster);
+        for (action, _, container, policy, Change { from, to }) in changes(&cluster, &outcome.plan) {
+            if action.kind == ActionKind::Revert {
+                continue;
+            }
+            let used = container.latest().and_then(Reading::memory).unwrap_or_default();
+            let headroom = 1000 + u64::from(policy.objectives.memory_headroom.0);
+            let least = used.scale_up(headroom, 1000);
+            prop_assert!(to.memory_request >= from.memory_request || to.memory() >= least);
+            prop_assert!(to.memory_limit >= from.memory_limit || to.memory_limit >= Some(least));
+        }
+    }
+
+    #[test]
+    fn p06_p21_p22_a_new_pod_only_where_the_policy_allows_it_and_nothing_else_will_do(cluster in cluster()) {
+        let plan = decided(&cluster).plan;
+        for (action, pod, container, policy, _) in changes(&cluster, &plan) {
+            let node = &cluster.observation.nodes[&action.node];
+            let every = pod.containers.values().all(|container| container.actual.is_some());
+            if action.kind == ActionKind::Recreate {
+                prop_assert_eq!(policy.resize.fallback, Fallback::Recreate);
+                prop_assert!(node.resize == ResizeSupport::None || !every, "in place is preferred");
+            } else if action.kind == ActionKind::Resize {
+                prop_assert!(node.resize != ResizeSupport::None && container.actual.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn p07_without_metrics_nothing_changes(mut cluster in cluster(), all in any::<bool>()) {
+        for pod in cluster.observation.pods.values_mut() {
+            let nth = if all { usize::MAX } else { 1 };
+            pod.containers.values_mut().take(nth).for_each(|container| container.readings.clear());
+        }
+        for pod in cluster.state.pods.values_mut() {
+            pod.retain(|name, _| !all && name != "c0");
+        }
+        let outcome = decided(&cluster);
+        for record in &outcome.records {
+            if all || record.container.container == "c0" {
+                prop_assert_eq!(record.result, record.current, "{}", record);
+            }
+            // The others move only with data of their own.
+            if record.result != record.current {
+                prop_assert!(outcome.state.container(&record.container.uid, &record.container.container)
+                    .is_some_and(|state| state.read_until.is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn p08_p18_recommend_evaluates_and_never_modifies(cluster in cluster()) {
+        let applied = decided(&in_mode(&cluster, Mode::Apply));
+        let recommended = decided(&in_mode(&cluster, Mode::Recommend));
+        prop_assert!(recommended.plan.actions.is_empty());
+        for (applied, recommended) in applied.records.iter().zip(&recommended.records) {
+            prop_assert_eq!(applied.target, recommended.target, "{}", recommended);
+        }
+    }
+
+    #[test]
+    fn p11_each_container_is_sized_by_its_own_data(cluster in cluster()) {
+        let before = decided(&cluster);
+        let mut other = cluster.clone();
+        for pod in other.observation.pods.values_mut() {
+            for container in pod.containers.iter_mut().filter(|(name, _)| *name != "c0").map(|(_, c)| c) {
+                container.readings.clear();
+            }
+        }
+        let after = decided(&other);
+        for uid in cluster.observation.pods.keys() {
+            prop_assert_eq!(record(&before, uid, "c0").target, record(&after, uid, "c0").target);
+        }
+    }
+
+    #[test]
+    fn p17_p24_every_container_gets_one_record_and_one_reason(cluster in cluster()) {
+        let outcome = decided(&cluster);
+        let told: Vec<_> =
+            outcome.records.iter().map(|record| (&record.container.uid, record.container.container.as_str())).collect();
+        let there: BTreeSet<_> = cluster.observation.pods.iter()
+            .flat_map(|(uid, pod)| pod.containers.keys().map(move |name| (uid, name.as_str())))
+            .collect();
+        prop_assert_eq!(told.len(), there.len());
+        prop_assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), there);
+        let planned: BTreeSet<_> = outcome.plan.actions.iter()
+            .flat_map(|action| action.containers.keys().map(|name| (&action.uid, name.as_str())))
+            .collect();
+        for record in &outcome.records {
+            let done = matches!(
+                record.reason,
+                Reason::Raised(_) | Reason::Lowered(_) | Reason::Rebalanced(_) | Reason::Reverted | Reason::Recreated
+            );
+            let planned = planned.contains(&(&record.container.uid, record.container.container.as_str()));
+            prop_assert_eq!(done, planned, "the reason says what is done: {}", record);
+        }
+    }
+
+    #[test]
+    fn p19_disabled_finds_nothing_new_and_keeps_what_there_is(cluster in cluster()) {
+        let disabled = in_mode(&cluster, Mode::Disabled);
+        let outcome = decided(&disabled);
+        prop_assert!(outcome.plan.actions.is_empty());
+        prop_assert!(outcome.records.iter().all(|record| record.target.is_none()));
+        for (uid, containers) in &cluster.state.pods {
+            for (name, state) in containers {
+                let after = outcome.state.container(uid, name).expect("what is remembered stays");
+                prop_assert_eq!((&after.history, &after.memory), (&state.history, &state.memory));
+            }
+        }
+    }
+
+    #[test]
+    fn p20_nodes_that_cannot_resize_are_an_outcome_and_no_error(mut cluster in cluster()) {
+        cluster.observation.nodes.values_mut().for_each(|node| node.resize = ResizeSupport::None);
+        cluster.observation.policies.iter_mut().for_each(|object| object.policy.resize.fallback = Fallback::None);
+        let outcome = decided(&cluster);
+        prop_assert!(outcome.plan.actions.iter().all(|action| action.kind == ActionKind::Revert));
+    }
+
+    #[test]
+    fn p26_a_quotas_reason_says_how_much_is_missing(cluster in cluster()) {
+        for record in decided(&cluster).records {
+            for mark in &record.marks {
+                if let Reason::QuotaExceeded(_, missing) = &mark.reason {
+                    prop_assert!(!missing.to_string().starts_with("0 "), "{record}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p27_nobody_is_touched_whom_no_policy_applies_to(cluster in cluster()) {
+        let plan = decided(&cluster).plan;
+        for (_, pod, _, policy, _) in changes(&cluster, &plan) {
+            prop_assert_eq!(policy.mode, Mode::Apply);
+            prop_assert!(pod.namespace != "kube-system" && !pod.terminating && !pod.is_static);
+            prop_assert!(!pod.labels.contains_key("loadline.dev/enabled"));
+            let denies = |object: &controller::decide::scope::PolicyObject| {
+                object.id.namespace.is_none() && object.namespaces.deny.contains(&pod.namespace)
+            };
+            prop_assert!(!cluster.observation.policies.iter().any(denies));
+        }
+    }
+
+    #[test]
+    fn p29_a_dry_run_computes_everything_and_does_nothing(mut cluster in cluster()) {
+        cluster.observation.settings.dry_run = false;
+        let wet = decided(&cluster);
+        cluster.observation.settings.dry_run = true;
+        let dry = decided(&cluster);
+        prop_assert!(dry.plan.actions.is_empty());
+        for (wet, dry) in wet.records.iter().zip(&dry.records) {
+            prop_assert_eq!(wet.target, dry.target);
+            if dry.result != dry.current && dry.policy.as_ref().is_some_and(|(_, mode)| *mode == Mode::Apply) {
+                prop_assert_eq!(&dry.reason, &Reason::DryRun);
+            }
+        }
+    }
+
+    #[test]
+    fn p31_what_is_stored_is_restored_without_loss(cluster in cluster()) {
+        let stored = serde_json::to_string(&(&cluster.observation, &cluster.state)).unwrap();
+        let (observation, state): (Observation, State) = serde_json::from_str(&stored).unwrap();
+        prop_assert_eq!(&observation, &cluster.observation);
+        prop_assert_eq!(&state, &cluster.state);
+    }
+
+    #[test]
+    fn p32_what_is_done_is_not_done_again(cluster in cluster()) {
+        let first = decided(&cluster);
+        let mut next = Cluster { observation: cluster.observation.clone(), state: first.state };
+        for action in first.plan.actions.iter().filter(|action| action.kind != ActionKind::Recreate) {
+            let pod = next.observation.pods.get_mut(&action.uid).expect("the pod");
+            pod.resize = ResizeState::Settled;
+            for (name, change) in &action.containers {
+                let container = pod.containers.get_mut(name).expect("the container");
+                container.desired = change.to;
+                (container.allocated, container.actual) = (Some(change.to), Some(change.to));
+            }
+        }
+        let done: BTreeSet<_> = first.plan.actions.iter()
+            .filter(|action| action.kind != ActionKind::Recreate)
+            .flat_map(|action| action.containers.keys().map(|name| (action.uid.clone(), name.clone())))
+            .collect();
+        for action in decided(&next).plan.actions {
+            for (name, Change { from, to }) in &action.containers {
+                // Only what hurts moves on, and only upwards.
+                if done.contains(&(action.uid.clone(), name.clone())) {
+                    prop_assert!(to.cpu() >= from.cpu() && to.memory() >= from.memory(), "{from} → {to}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p33_a_switch_of_mode_takes_effect_in_the_next_cycle(cluster in cluster()) {
+        let outcome = decided(&in_mode(&cluster, Mode::Apply));
+        for mode in [Mode::Recommend, Mode::Observe, Mode::Disabled] {
+            let mut next = in_mode(&cluster, mode);
+            next.state = outcome.state.clone();
+            prop_assert!(decided(&next).plan.actions.is_empty());
+        }
+    }
+
+    #[test]
+    fn p35_one_action_for_all_containers_of_a_pod(cluster in cluster()) {
+        let plan = decided(&cluster).plan;
+        let pods: BTreeSet<_> = plan.actions.iter().map(|action| &action.uid).collect();
+        prop_assert_eq!(pods.len(), plan.actions.len());
+    }
+
+    #[test]
+    fn p36_a_deleted_policy_changes_nothing(mut cluster in cluster()) {
+        cluster.observation.policies.clear();
+        let outcome = decided(&cluster);
+        prop_assert!(outcome.plan.actions.is_empty());
+        prop_assert!(outcome.records.iter().all(|record| record.result == record.current && record.policy.is_none()));
+    }
+
+    #[test]
+    fn p37_guaranteed_pods_opt_in_and_no_class_ever_changes(cluster in cluster()) {
+        let plan = decided(&cluster).plan;
+        for (action, pod, _, policy, _) in changes(&cluster, &plan) {
+            let after: Vec<Sizes> = pod.containers.iter()
+                .map(|(name, container)| action.containers.get(name).map_or(container.desired, |change| change.to))
+                .collect();
+            let equal = |sizes: &Sizes| {
+                sizes.cpu_limit.is_some() && sizes.memory_limit.is_some()
+                    && sizes.cpu_request == sizes.cpu_limit && sizes.memory_request == sizes.memory_limit
+            };
+            prop_assert_eq!(after.iter().all(equal), pod.qos == Qos::Guaranteed);
+            prop_assert!(pod.qos != Qos::BestEffort);
+            if pod.qos == Qos::Guaranteed {
+                prop_assert_eq!(policy.guaranteed_pods, GuaranteedPods::Resize);
+            }
+        }
+    }
+
+    #[test]
+    fn every_plan_passes_the_check(cluster in cluster()) {
+        let Outcome { plan, state, .. } = decided(&cluster);
+        if let Err(error) = check(&cluster.observation, &state, plan.clone(), NOW) {
+            prop_assert!(false, "{error}\n{plan}");
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_things_were_observed_does_not_matter(cluster in cluster()) {
+        let mut turned = cluster.clone();
+        turned.observation.policies.reverse();
+        prop_assert_eq!(decided(&cluster), decided(&turned));
+    }
+}
+
+/// A cluster of its own for each seed.
+fn seeded(seed: u64) -> Cluster {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut runner =
+        TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    cluster().new_tree(&mut runner).expect("a cluster").current()
+}
+
+#[test]
+fn the_same_observation_makes_a_byte_equal_plan_over_a_thousand_seeds() {
+    let mut actions = 0;
+    let mut plans = BTreeSet::new();
+    for seed in 0..1000 {
+        let cluster = seeded(seed);
+        let outcome = decided(&cluster);
+        // The second time from a cluster that was made anew.
+        let again = decided(&seeded(seed));
+        let bytes = |outcome: &Outcome| serde_json::to_vec(&(&outcome.plan, &outcome.records)).unwrap();
+        assert_eq!(bytes(&outcome), bytes(&again), "seed {seed}");
+        actions += outcome.plan.actions.len();
+        plans.insert(serde_json::to_string(&outcome.plan).unwrap());
+    }
+    assert!(
+        actions > 500 && plans.len() > 300,
+        "{actions} actions in {} plans are too few to tell",
+        plans.len()
+    );
+}
