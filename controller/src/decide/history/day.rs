@@ -12,8 +12,8 @@ const BINS: usize = 96;
 const DAY_SECONDS: u64 = 86_400;
 /// Their length.
 pub const BIN_SECONDS: u64 = DAY_SECONDS / BINS as u64;
-/// Part of the newest day in a bin: three days are in it for the most part.
-const NEWEST: f64 = 0.4;
+/// Part of the newest day in a bin: a week is in it for the most part.
+const NEWEST: f64 = 0.25;
 
 /// Maximum and mean of the use in each quarter of an hour of the (UTC) day, averaged over the last days.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

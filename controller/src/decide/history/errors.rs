@@ -3,8 +3,10 @@
 //! A forecaster names a base for a horizon: "the largest use of the next hour will be so much". None is right.
 //! What is kept of each is the distribution of (largest use ÷ base), so that past errors say how far above its
 //! base one has to stay to be outgrown with a given probability. A biased forecaster is as good as any other, if it is so
-//! evenly. None is ever silenced: those that looked best lately are often those that have not yet seen what is to
-//! come, so a sharp forecaster counts more by no more than its sharpness.
+//! evenly. Those that looked best lately are often those that have not yet seen what is to come, so a sharp forecaster
+//! counts more by no more than its sharpness. Only those that know the time of day are left out where
+//! none of them has been sharper than the best of the others: that day has no seasons
+//! ([`ForecastErrors::seasonal_skill`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,8 @@ const SEASONAL: [Option<u64>; 3] = [None, Some(1), Some(6)];
 /// Kinds of forecasts.
 pub const FORECASTERS: usize = PERSISTENCE.len() + SEASONAL.len();
 /// Upper edges of (largest use ÷ base); what is above the last is in a bin of its own.
-pub const EDGES: [f64; 10] = [0.5, 0.85, 0.98, 1.0, 1.04, 1.12, 1.3, 1.7, 3.0, 8.0];
+pub const EDGES: [f64; 16] =
+    [0.5, 0.7, 0.85, 0.93, 0.98, 1.0, 1.02, 1.04, 1.08, 1.12, 1.2, 1.3, 1.7, 2.2, 3.0, 8.0];
 const BINS: usize = EDGES.len() + 1;
 /// Weight of one outcome: 576 outcomes of a half-life, over ln 2, fit into two bytes.
 const WEIGHT: u16 = 64;
@@ -136,6 +139,23 @@ impl ForecastErrors {
             share * (share / width).ln()
         });
         terms.sum::<f64>().exp()
+    }
+
+    /// By how much the best forecaster that knows the time of day beats the best that does not: the ratio of their
+    /// sharpness, less 1. 0 is no better; `None` before both have been judged.
+    pub fn seasonal_skill(&self, horizon: usize) -> Option<f64> {
+        let sharpest = |forecasters: std::ops::Range<usize>| {
+            let judged = forecasters.filter(|forecaster| self.outcomes(horizon, *forecaster) > 0.0);
+            judged.map(|forecaster| self.sharpness(horizon, forecaster)).max_by(f64::total_cmp)
+        };
+        let (persistent, seasonal) =
+            (sharpest(0..PERSISTENCE.len())?, sharpest(PERSISTENCE.len()..FORECASTERS)?);
+        Some(seasonal / persistent - 1.0)
+    }
+
+    /// Whether a forecaster is listened to: those that know the time of day only where that has been of use.
+    pub fn heard(&self, horizon: usize, forecaster: usize) -> bool {
+        forecaster < PERSISTENCE.len() || self.seasonal_skill(horizon).is_some_and(|skill| skill > 0.0)
     }
 
     /// Adds another container's.

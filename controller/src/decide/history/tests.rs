@@ -128,11 +128,15 @@ fn the_time_of_day_is_learned() {
 #[test]
 fn constant_use_is_forecast_without_error() {
     let history = history(2 * 1440, |_| 2.0);
+    let edge = errors::EDGES.iter().position(|edge| *edge == 1.04).unwrap();
     for horizon in 0..HORIZONS.len() {
         for forecaster in 0..FORECASTERS {
             let exceedance = history.errors().exceedance(horizon, forecaster);
             // 4 % more than forecast has never been used; what has never been seen is not impossible.
-            assert!(exceedance[4] > 0.0 && exceedance[4] < 0.005, "{horizon} {forecaster} {exceedance:?}");
+            assert!(
+                exceedance[edge] > 0.0 && exceedance[edge] < 0.005,
+                "{horizon} {forecaster} {exceedance:?}"
+            );
             assert!(history.errors().outcomes(horizon, forecaster) > 150.0);
         }
     }
@@ -148,8 +152,23 @@ fn the_clock_foresees_what_persistence_cannot() {
     let bases = bases.map(|base| base.unwrap());
     assert!(bases[0] < 0.6 && bases[3] > 3.9 && bases[4] > 3.9, "{bases:?}");
     // And its errors are smaller.
-    let above = |forecaster: usize| errors.exceedance(1, forecaster)[7];
+    let edge = errors::EDGES.iter().position(|edge| *edge == 1.7).unwrap();
+    let above = |forecaster: usize| errors.exceedance(1, forecaster)[edge];
     assert!(above(0) > 2.0 * above(4), "{} {}", above(0), above(4));
+}
+
+#[test]
+fn a_season_is_heard_only_where_it_beats_persistence() {
+    let heard = |history: &History| [0, 1, 2].map(|horizon| history.errors().heard(horizon, FORECASTERS - 1));
+    let office = history(5 * 1440, office_hours);
+    assert!(office.errors().seasonal_skill(1).unwrap() > 0.05, "{:?}", office.errors().seasonal_skill(1));
+    assert!(heard(&office)[1..].iter().all(|heard| *heard));
+    // Levels that last for some hours and then change, never twice at one time of the day.
+    let wanders = history(5 * 1440, |minute| 1.0 + (minute / 417 * 7919 % 13) as f64);
+    assert!(wanders.errors().seasonal_skill(0).unwrap() < 0.0);
+    assert_eq!(heard(&wanders), [false; 3], "{:?}", [0, 1, 2].map(|h| wanders.errors().seasonal_skill(h)));
+    // Before a day has passed there is no season to hear.
+    assert_eq!(heard(&history(600, office_hours)), [false; 3]);
 }
 
 /// The last hours before a slot, at half a core.

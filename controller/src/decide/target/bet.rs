@@ -46,7 +46,7 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Self { change_minutes: 20, breach_minutes: 15, unmet: 18, changes_per_day: 40 }
+        Self { change_minutes: 20, breach_minutes: 11, unmet: 20, changes_per_day: 40 }
     }
 }
 
@@ -194,6 +194,7 @@ impl Outlook {
         let views: [_; HORIZONS.len()] = std::array::from_fn(|horizon| {
             let mut views: Vec<View> = known
                 .iter()
+                .filter(|&&forecaster| errors.heard(horizon, forecaster))
                 .filter_map(|&forecaster| {
                     Some(View {
                         base: bases[horizon][forecaster]?,

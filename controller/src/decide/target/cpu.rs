@@ -374,6 +374,4 @@ fn unthrottled(signal: &Signal, limit: MilliCpu) -> f64 {
 #[cfg(test)]
 mod closed_loop;
 #[cfg(test)]
-mod demo;
-#[cfg(test)]
 mod tests;

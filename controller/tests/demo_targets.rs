@@ -8,7 +8,12 @@ use std::path::Path;
 use sampler_common::recording::Reader;
 use sampler_common::window::{Window, Windows};
 
-use super::*;
+use controller::decide::history::History;
+use controller::decide::policy::{ControlledValues, Policy};
+use controller::decide::target::cpu::{CALM, Reason};
+use controller::decide::target::{Changes, CpuInputs, CpuTarget, Signal, cpu};
+use controller::decide::units::{MilliCpu, Timestamp};
+use sampler_common::demand::Bottleneck;
 
 /// A window as long as a workload of a moment lives says nothing.
 const SHORT_NS: u64 = 700_000_000;
@@ -16,12 +21,13 @@ const SHORT_NS: u64 = 700_000_000;
 /// The busiest window of each workload, by name; and the node's CPUs.
 fn workloads() -> (BTreeMap<String, Window>, u32) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/demo.recording");
-    let reader = Reader::open(BufReader::new(File::open(path).unwrap())).unwrap();
+    let reader = Reader::open(BufReader::new(File::open(path).expect("the fixture is there")))
+        .expect("it is a recording");
     let cpus = reader.header().cpus;
-    let snapshots: Vec<_> = reader.map(Result::unwrap).collect();
+    let snapshots: Vec<_> = reader.map(|snapshot| snapshot.expect("it is whole")).collect();
     let mut workloads: BTreeMap<String, Window> = BTreeMap::new();
     for pair in snapshots.windows(2) {
-        for (id, window) in Windows::between(&pair[0], &pair[1]).unwrap().cgroups {
+        for (id, window) in Windows::between(&pair[0], &pair[1]).expect("snapshots are in order").cgroups {
             let busiest =
                 workloads.entry(pair[1].cgroups[&id].identity.display_name().to_owned()).or_default();
             if window.length_ns > SHORT_NS && window.runnable() > busiest.runnable() {
@@ -35,7 +41,7 @@ fn workloads() -> (BTreeMap<String, Window>, u32) {
 /// What becomes of a workload that has had 0.3 of a core for two days of the same.
 fn sized(window: &Window, cpus: u32, controlled_values: ControlledValues) -> CpuTarget {
     let policy = Policy { controlled_values, ..Policy::default() };
-    let mut signal = Signal::of(window, cpus, &policy.objectives).unwrap();
+    let mut signal = Signal::of(window, cpus, &policy.objectives).expect("the window has a length");
     signal.calm = CALM;
     let mut history = History::new(Timestamp(0), policy.history.window);
     for minute in 1..=2 * 1440 {
@@ -51,7 +57,7 @@ fn sized(window: &Window, cpus: u32, controlled_values: ControlledValues) -> Cpu
         changes: Changes::default(),
         policy: &policy,
         age_seconds: 2 * 86_400,
-        now: history.latest().unwrap(),
+        now: history.latest().expect("it has samples"),
     })
 }
 
