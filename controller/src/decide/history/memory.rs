@@ -178,3 +178,103 @@ impl MemoryHistory {
         self.slot = self.slot.max(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decide::policy::Policy;
+
+    const WINDOW: Seconds = Seconds(8 * 86_400);
+    const START: u64 = 1_700_006_400;
+
+    fn history(samples: &[(u64, u64)]) -> MemoryHistory {
+        let mut history = MemoryHistory::new(Timestamp(START), WINDOW);
+        let mut at = START;
+        for (step, bytes) in samples {
+            at += step;
+            history.observe(Timestamp(at), Bytes(*bytes));
+        }
+        history
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        prop::collection::vec((1..20_000u64, 1..1u64 << 40), 1..80)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn property_13_peaks_are_in_order_and_within_the_stated_error(samples in samples()) {
+            let history = history(&samples);
+            let (now, settings) = (history.latest().unwrap(), Policy::default().history);
+            let found = history.percentiles(now, &settings).unwrap();
+            prop_assert!([found.p50, found.p90, found.p95, found.p99, found.max].is_sorted());
+            // All samples lie within the window.
+            let max = samples.iter().map(|sample| sample.1).max().unwrap() as f64;
+            let least = max.max(SCALE.edge(0));
+            prop_assert!(found.max >= max && found.max <= least * SCALE.ratio() * (1.0 + 1e-9), "{max} {found:?}");
+        }
+
+        #[test]
+        fn the_recent_peak_is_exact_for_most_of_a_day(samples in samples()) {
+            let history = history(&samples);
+            let now = history.latest().unwrap();
+            let mut at = START;
+            let placed: Vec<_> = samples.iter().map(|(step, bytes)| { at += step; (at, *bytes) }).collect();
+            let peak = |seconds: u64| placed.iter().filter(|(at, _)| at + seconds > now.0).map(|(_, bytes)| *bytes).max();
+            let found = history.recent_peak(now).unwrap().0;
+            prop_assert!(found >= peak(RECENT_SECONDS - SLOT_SECONDS).unwrap() && found <= peak(RECENT_SECONDS).unwrap());
+        }
+
+        #[test]
+        fn replicas_merge_in_any_order(replicas in prop::collection::vec(samples(), 3)) {
+            let [a, b, c] = [0, 1, 2].map(|index: usize| history(&replicas[index]));
+            let merged = |one: &MemoryHistory, another: &MemoryHistory| {
+                let mut sum = one.clone();
+                sum.merge(another);
+                sum
+            };
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+        }
+
+        #[test]
+        fn a_checkpoint_restores_exactly_what_was_stored(samples in samples()) {
+            let history = history(&samples);
+            let json = serde_json::to_string(&history).unwrap();
+            prop_assert_eq!(serde_json::from_str::<MemoryHistory>(&json).unwrap(), history);
+        }
+    }
+
+    #[test]
+    fn late_samples_change_nothing_and_a_gap_wipes_nothing() {
+        let mut remembered = history(&[(60, 100 << 20), (60, 300 << 20)]);
+        let before = remembered.clone();
+        assert!(!remembered.observe(remembered.latest().unwrap(), Bytes(u64::MAX)));
+        assert_eq!(remembered, before);
+        // Five days later.
+        let later = Timestamp(START + 5 * 86_400);
+        assert!(remembered.observe(later, Bytes(50 << 20)));
+        let settings = Policy::default().history;
+        assert!(remembered.percentiles(later, &settings).unwrap().max >= (300u64 << 20) as f64);
+        assert_eq!(remembered.recent_peak(later), Some(Bytes(50 << 20)));
+        // Beyond the window it is gone.
+        let much_later = Timestamp(START + 9 * 86_400);
+        remembered.observe(much_later, Bytes(50 << 20));
+        assert!(remembered.percentiles(much_later, &settings).unwrap().max < (60u64 << 20) as f64);
+    }
+
+    #[test]
+    fn a_kill_is_remembered_as_long_as_the_window() {
+        let mut remembered = history(&[(60, 200 << 20)]);
+        let at = remembered.latest().unwrap();
+        remembered.killed(at, Bytes(1 << 30));
+        let settings = Policy::default().history;
+        let kill = remembered.kill(at.plus_seconds(WINDOW.0), &settings).unwrap();
+        assert_eq!(kill.needed_bytes, Bytes(1 << 30).scale_up(6, 5).0);
+        assert_eq!(remembered.kill(at.plus_seconds(WINDOW.0 + 1), &settings), None);
+    }
+}

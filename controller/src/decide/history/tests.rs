@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::errors::{FORECASTERS, HORIZONS};
+use super::memory::MemoryHistory;
 use super::*;
 use crate::decide::policy::Policy;
+use crate::decide::units::Bytes;
 
 const DAY: u64 = 86_400;
 /// A midnight.
@@ -195,6 +197,26 @@ fn a_checkpoint_restores_exactly_what_was_stored() {
     assert_eq!(restored, kept);
     let cut = json.replacen("[0,", "[", 1);
     assert!(serde_json::from_str::<History>(&cut).is_err(), "an array that is too short was accepted");
+}
+
+#[test]
+fn a_container_takes_the_bytes_that_are_stated() {
+    // Ten days, of which the window has eight.
+    let bytes = |cores: fn(u64) -> f64| {
+        let history = history(10 * 1440, cores);
+        assert!(history.bytes() <= FIXED_BYTES + blocks::Blocks::BYTES_AT_MOST);
+        history.bytes()
+    };
+    let noise = |minute: u64| (minute * 7919 % 997) as f64 / 997.0;
+    // Steady within a tenth, and twentyfold between night and day, each hour of both with noise.
+    let (steady, varied) =
+        (bytes(|_| 2.0), bytes(|minute| office_hours(minute) * (0.6 + (minute * 7919 % 997) as f64 / 600.0)));
+    assert!(steady <= 1_200 && varied <= 2_200, "{steady} {varied}");
+    let mut memory = MemoryHistory::new(Timestamp(START), Seconds(8 * DAY));
+    for minute in 0..10 * 1440 {
+        memory.observe(Timestamp(START + 60 * minute), Bytes((2e8 * (1.0 + noise(minute))) as u64));
+    }
+    assert!(memory.bytes() <= 320, "{}", memory.bytes());
 }
 
 #[test]

@@ -170,3 +170,74 @@ impl Calm {
         Seconds(self.since.map_or(0, |since| now.seconds_since(since)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::policy::Policy;
+
+    /// So many waits of each length (ns) and cause.
+    fn window(waits: &[(u64, u64, Cause)]) -> Window {
+        let mut window = Window { length_ns: 10_000_000_000, usage_ns: 1_000_000_000, ..Window::default() };
+        for &(count, ns, cause) in waits {
+            for _ in 0..count {
+                window.latency.record(ns);
+            }
+            let octave = buckets::octave(buckets::bucket(ns)) as usize;
+            if let Some(of_cause) = window.coarse.get_mut(cause as usize) {
+                of_cause.counts[octave] += count;
+            }
+        }
+        window
+    }
+
+    fn signal(waits: &[(u64, u64, Cause)]) -> Signal {
+        Signal::of(&window(waits), 8, &Policy::default().objectives).unwrap()
+    }
+
+    #[test]
+    fn waits_for_the_quota_have_an_objective_of_their_own() {
+        let short = (990, 100_000, Cause::Neighbor);
+        let throttles = (500, 80_000_000, Cause::Quota);
+        let p99 = |waits: &[_]| signal(waits).p99_wait.map(|wait| wait.0);
+        let alone = p99(&[short]).unwrap();
+        assert!((95..=105).contains(&alone), "{alone}");
+        assert_eq!(p99(&[short, throttles]), Some(alone));
+        assert_eq!(p99(&[throttles]), None);
+        // What cannot be told counts.
+        let untold = p99(&[short, (50, 40_000_000, Cause::Unknown)]).unwrap();
+        assert!((38_000..=42_000).contains(&untold), "{untold}");
+        assert_eq!(Signal::of(&Window::default(), 8, &Policy::default().objectives), None);
+    }
+
+    #[test]
+    fn a_verdict_has_room_up_to_half_of_what_is_allowed() {
+        let objectives = Policy::default().objectives;
+        let verdict = |wait_us: u64, throttled: u32| {
+            let signal = Signal {
+                p99_wait: Some(Micros(wait_us)),
+                throttled_share: Some(PerMille(throttled)),
+                ..signal(&[])
+            };
+            signal.verdict(&objectives)
+        };
+        // 10 ms and 1 % by default.
+        assert_eq!(verdict(5_000, 5), Verdict::Room);
+        assert_eq!(verdict(5_001, 0), Verdict::Met);
+        assert_eq!(verdict(0, 6), Verdict::Met);
+        assert_eq!(verdict(10_000, 10), Verdict::Met);
+        assert_eq!(verdict(10_001, 0), Verdict::Missed { wait: true, throttled: false });
+        assert_eq!(verdict(0, 11), Verdict::Missed { wait: false, throttled: true });
+    }
+
+    #[test]
+    fn calm_lasts_from_the_first_window_with_room_to_the_first_without() {
+        let mut calm = Calm::default();
+        let at = |seconds: u64| Timestamp(1_000 + seconds);
+        assert_eq!(calm.after(Verdict::Room, at(0)), Seconds(0));
+        assert_eq!(calm.after(Verdict::Room, at(300)), Seconds(300));
+        assert_eq!(calm.after(Verdict::Met, at(330)), Seconds(0));
+        assert_eq!(calm.after(Verdict::Room, at(360)), Seconds(0));
+        assert_eq!(calm.after(Verdict::Room, at(370)), Seconds(10));
+    }
+}
