@@ -115,14 +115,26 @@ pub fn limit_range(
             Resource::Cpu => (policy.cpu.min_allowed.0, policy.cpu.max_allowed.0),
             Resource::Memory => (policy.memory.min_allowed.0, policy.memory.max_allowed.0),
         };
-        let holds = nearer(had.0, request, allowed)
-            && nearer(had.0, request, (least, most))
-            && nearer(had.1, limit, (least, most))
-            && (request >= gentle || request >= had.0 && limit <= had.1);
+        let holds = nearer(had.0, request, allowed) && respects(range, resource, had, (request, limit));
         sizes = sizes.with_pair(resource, if holds { (request, limit) } else { had });
     }
     let sizes = equal_limits(pod, sizes);
     (sizes != proposal).then(|| Bounded { sizes, reason: Reason::LimitRange(range.name.clone()) })
+}
+
+/// Whether a container's request and limit lie within a LimitRange, or nearer to it than those that it had.
+pub fn respects(
+    range: &LimitRange,
+    resource: Resource,
+    had: (Option<u64>, Option<u64>),
+    (request, limit): (Option<u64>, Option<u64>),
+) -> bool {
+    let (min, max, ratio) = range.container.of(resource);
+    let between = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
+    let gentle = limit.zip(ratio).map(|(limit, ratio)| Bytes(limit).scale_up(1000, ratio).0);
+    nearer(had.0, request, between)
+        && nearer(had.1, limit, between)
+        && (request >= gentle || request >= had.0 && limit <= had.1)
 }
 
 /// Whether a size lies between two bounds, or nearer to them than the one before.

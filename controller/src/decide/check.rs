@@ -410,7 +410,15 @@ impl Check<'_> {
                                 let (request, limit) = sizes.pair(resource);
                                 (if limits { limit } else { request }).unwrap_or(0)
                             };
-                            let added = part(&change.to).saturating_sub(part(&change.from));
+                            // A quota charges the largest of what is asked for, agreed to and there.
+                            let container = self
+                                .observation
+                                .pods
+                                .get(&action.uid)
+                                .and_then(|pod| pod.containers.get(name));
+                            let agreed = container.map(|of| [of.allocated, of.actual]).into_iter().flatten();
+                            let charged = agreed.flatten().map(|sizes| part(&sizes)).max().unwrap_or(0);
+                            let added = part(&change.to).saturating_sub(charged.max(part(&change.from)));
                             self.require(action, name, added <= left, Violation::Quota);
                             left = left.saturating_sub(added);
                         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bounds;
 use super::guards::support;
 use super::observation::{Observation, Pod, PodUid, Qos};
 use super::pipeline::Draft;
@@ -39,18 +40,20 @@ pub(super) fn actions(observation: &Observation, drafts: &mut [Draft<'_>]) -> Ve
     let mut actions = Vec::new();
     for (uid, indices) in by_pod {
         let pod = &observation.pods[uid];
+        let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
+        let Some(first) = changing.first() else { continue };
+        let node = drafts[*first].node_name.to_owned();
+        let kind = how(pod, &changing, drafts, &mut disruption);
+        // Last, of what is left by everything else: these look at all containers together.
         check_class(pod, &indices, drafts);
         check_limit_ranges(observation, pod, &indices, drafts);
         let changing: Vec<usize> = indices.into_iter().filter(|index| drafts[*index].changes()).collect();
-        let Some(first) = changing.first() else { continue };
-        let node = drafts[*first].node_name.to_owned();
-        let Some(kind) = how(pod, &changing, drafts, &mut disruption) else { continue };
+        let Some(kind) = kind.filter(|_| !changing.is_empty()) else { continue };
         if !changing.iter().all(|index| drafts[*index].is_done()) {
             continue;
         }
         let containers = changing
             .iter()
-            .filter(|index| drafts[**index].changes())
             .map(|index| {
                 let draft = &drafts[*index];
                 (draft.place.name.to_owned(), Change { from: draft.current(), to: draft.sizes })
@@ -107,9 +110,23 @@ fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
     }
 }
 
-/// The namespace's LimitRanges, of type Pod.
+/// The namespace's LimitRanges: of containers once more, and of pods.
 fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
     for range in observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
+        // A guard may have left a request below the part of its limit that the range asks for.
+        for index in indices {
+            if drafts[*index].outcome == Some(Reason::Reverted) {
+                continue;
+            }
+            let draft = &mut drafts[*index];
+            let (current, sizes) = (draft.current(), draft.sizes);
+            for resource in Resource::ALL.into_iter().filter(|resource| !sizes.same(*resource, &current)) {
+                if !bounds::respects(range, resource, current.pair(resource), sizes.pair(resource)) {
+                    let left = draft.sizes.with(resource, &current);
+                    draft.mark(Step::Plan, left, Reason::LimitRange(range.name.clone()));
+                }
+            }
+        }
         let after = sizes_after(pod, indices, drafts);
         let broken = Resource::ALL.into_iter().any(|resource| {
             let (min, max, _) = range.pod.of(resource);

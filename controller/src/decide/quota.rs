@@ -72,7 +72,8 @@ impl<'a> Ledger<'a> {
                 let held = held[index].unwrap_or_default();
                 let most = held.saturating_add(left).max(current[index].unwrap_or_default());
                 if asked > most {
-                    granted[index] = Some(most);
+                    // What was not set stays so where nothing is left.
+                    granted[index] = (most > 0 || current[index].is_some()).then_some(most);
                     let missing = asked - most;
                     let missing = if index % 2 == 0 {
                         Missing::Cpu(MilliCpu(missing))

@@ -22,7 +22,7 @@ mod cluster;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{Cluster, NOW, cluster};
-use controller::decide::check::check;
+use controller::decide::check::{Unsafe, Violation, check};
 use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{Action, ActionKind, Change, Plan};
@@ -32,6 +32,7 @@ use controller::decide::record::{DecisionRecord, Step};
 use controller::decide::scope::{Selection, Subject, select};
 use controller::decide::sizes::Sizes;
 use controller::decide::state::State;
+use controller::decide::units::{Bytes, MilliCpu};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -415,4 +416,79 @@ fn the_same_observation_makes_a_byte_equal_plan_over_a_thousand_seeds() {
         "{actions} actions in {} plans are too few to tell",
         plans.len()
     );
+}
+
+/// What a plan must not be, each made of a plan that is fine.
+fn spoil(cluster: &Cluster, plan: &Plan) -> Vec<(Violation, Cluster, Plan)> {
+    let mut spoiled = Vec::new();
+    let Some(action) = plan.actions.first().filter(|action| action.kind == ActionKind::Resize).cloned()
+    else {
+        return spoiled;
+    };
+    let (name, change) = action.containers.iter().next().expect("a change");
+    let mut of_plan = |violation, spoil: &dyn Fn(&mut Action)| {
+        let mut plan = plan.clone();
+        spoil(&mut plan.actions[0]);
+        spoiled.push((violation, cluster.clone(), plan));
+    };
+    let to = |action: &mut Action, set: &dyn Fn(&mut Sizes)| {
+        set(&mut action.containers.get_mut(name).expect("the change").to);
+    };
+    of_plan(Violation::NotAsPlanned, &|action| action.resource_version = "another".into());
+    of_plan(Violation::Unknown, &|action| action.uid.0 = "another".into());
+    of_plan(Violation::Empty, &|action| action.containers.clear());
+    of_plan(Violation::NodeRoom, &|action| {
+        to(action, &|sizes| sizes.cpu_request = Some(MilliCpu(1_000_000)))
+    });
+    if change.from.cpu() > MilliCpu(1) {
+        of_plan(Violation::PolicyBounds, &|action| {
+            to(action, &|sizes| sizes.cpu_request = Some(MilliCpu(1)))
+        });
+    }
+    if change.from.memory_request.is_some() {
+        of_plan(Violation::MemoryPeak, &|action| to(action, &|sizes| sizes.memory_request = Some(Bytes(1))));
+    }
+    of_plan(Violation::KeyChanged, &|action| {
+        to(action, &|sizes| {
+            sizes.cpu_limit = if change.from.cpu_limit.is_some() { None } else { Some(MilliCpu(1_000_000)) };
+        });
+    });
+    let mut of_cluster = |violation, spoil: &dyn Fn(&mut Observation)| {
+        let mut cluster = cluster.clone();
+        spoil(&mut cluster.observation);
+        spoiled.push((violation, cluster, plan.clone()));
+    };
+    let uid = &action.uid;
+    let pod = |observation: &mut Observation, set: &dyn Fn(&mut Pod)| {
+        set(observation.pods.get_mut(uid).expect("the pod"));
+    };
+    of_cluster(Violation::DryRun, &|observation| observation.settings.dry_run = true);
+    of_cluster(Violation::NotApplied, &|observation| observation.policies.clear());
+    of_cluster(Violation::OutOfReach, &|observation| pod(observation, &|pod| pod.terminating = true));
+    of_cluster(Violation::UnderWay, &|observation| {
+        pod(observation, &|pod| pod.resize = ResizeState::InProgress { since: NOW });
+    });
+    of_cluster(Violation::NodeCondition, &|observation| {
+        observation.nodes.get_mut(&action.node).expect("the node").ready = false;
+    });
+    let mut twice = plan.clone();
+    twice.actions.push(action.clone());
+    spoiled.push((Violation::TwoActions, cluster.clone(), twice));
+    spoiled
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_check_finds_what_is_wrong_with_a_spoiled_plan(cluster in cluster()) {
+        let Outcome { plan, state, .. } = decided(&cluster);
+        for (violation, spoiled, plan) in spoil(&cluster, &plan) {
+            let found = match check(&spoiled.observation, &state, plan.clone(), NOW) {
+                Ok(_) => Vec::new(),
+                Err(Unsafe(found)) => found.into_iter().map(|(_, _, violation)| violation).collect(),
+            };
+            prop_assert!(found.contains(&violation), "{violation:?} is not in {found:?}\n{plan}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::{Facts, Ruling};
 use crate::decide::duration::Seconds;
 use crate::decide::observation::ResizeState;
 use crate::decide::reason::Reason;
-use crate::decide::sizes::Sizes;
+use crate::decide::sizes::{Resource, Sizes};
 
 /// Nothing on top of a resize that is not settled, and nothing right after a change by somebody else.
 pub fn under_way(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
@@ -50,5 +50,10 @@ pub fn revert(facts: &Facts<'_>) -> Option<Sizes> {
         cpu_limit: current.cpu_limit.and(actual.cpu_limit.or(current.cpu_limit)),
         memory_limit: current.memory_limit.and(actual.memory_limit.or(current.memory_limit)),
     };
+    let below = |sizes: Sizes, resource| {
+        let (request, limit) = sizes.pair(resource);
+        sizes.with_pair(resource, (limit.map_or(request, |limit| request.map(|size| size.min(limit))), limit))
+    };
+    let back = Resource::ALL.into_iter().fold(back, below);
     (back != current).then_some(back)
 }
