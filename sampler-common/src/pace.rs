@@ -32,16 +32,17 @@ const LONGEST_BURST_NS: u64 = 1 << 40;
 /// Memory is in units of 1,024 ns.
 const MEMORY_LOG2_NS: u32 = 10;
 /// Older cycles count for half once there is more than so much memory: 4.3 s.
-const MEMORY: u32 = 1 << 22;
+const MEMORY: u64 = 1 << 22;
 /// A burst may be twice as long as any before, and longer by this (17 ms): short ones differ more, be it only by what a
 /// hypervisor takes of them.
 const LONGER: u64 = 1 << 14;
 /// A pace of 1.
 const WHOLE: u64 = 1 << 16;
 /// A faster thread is busy.
-const BUSY: u16 = 61_440;
+const BUSY: u64 = 61_440;
 
-/// What is known of one thread's pace.
+/// What is known of one thread's pace. Whole words, which are taken apart in registers: parts of a word that are stored
+/// one by one and then loaded together make a CPU wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pace {
@@ -49,16 +50,11 @@ pub struct Pace {
     awake_ns: u64,
     /// What it had run by then, in ns.
     ran_ns: u64,
-    /// Run time of the cycles that are remembered.
-    run: u32,
-    /// Sleep in them.
-    sleep: u32,
-    /// The longest of their bursts.
-    burst: u32,
-    /// Its pace, in parts of [`WHOLE`].
-    share: u16,
-    /// Unmet CPU time (ns) that makes no whole unit yet.
-    rest_ns: u16,
+    /// Of the cycles that are remembered: run time (lower half) and sleep.
+    cycles: u64,
+    /// The longest of their bursts (lower half), the pace in parts of [`WHOLE`] (16 bits), and unmet CPU time (ns) that
+    /// makes no whole unit yet (16 bits).
+    state: u64,
 }
 
 /// What a thread would have run during a wait.
@@ -76,7 +72,7 @@ impl Pace {
     pub const fn unknown(now: u64, run_ns: u64) -> Self {
         // The half is there so that units are rounded and not cut off.
         let rest_ns = 1 << (UNIT_LOG2_NS - 1);
-        Self { awake_ns: now, ran_ns: run_ns, run: 0, sleep: 0, burst: 0, share: u16::MAX, rest_ns }
+        Self { awake_ns: now, ran_ns: run_ns, cycles: 0, state: state(0, WHOLE - 1, rest_ns) }
     }
 
     /// The thread, which has run for `run_ns` in its life, has waited for `waited_ns` up to now.
@@ -96,10 +92,10 @@ impl Pace {
                 ran_ns = 0;
             }
         }
-        let busy = self.share > BUSY || ran_ns >> MEMORY_LOG2_NS > 2 * self.burst as u64 + LONGER;
-        let missed_ns =
-            if busy { waited_ns } else { (waited_ns * self.share as u64) >> 16 } + self.rest_ns as u64;
-        self.rest_ns = missed_ns as u16;
+        let (burst, share) = (self.state as u32 as u64, self.state >> 32 & 0xffff);
+        let busy = share > BUSY || ran_ns >> MEMORY_LOG2_NS > 2 * burst + LONGER;
+        let missed_ns = if busy { waited_ns } else { (waited_ns * share) >> 16 } + (self.state >> 48);
+        self.state = state(burst, share, missed_ns & 0xffff);
         Missed { units: (missed_ns >> UNIT_LOG2_NS) as u32, busy }
     }
 
@@ -108,29 +104,34 @@ impl Pace {
     fn cycle(&mut self, ran_ns: u64, slept_ns: u64) {
         let ran_ns = if ran_ns < LONGEST_BURST_NS { ran_ns } else { LONGEST_BURST_NS };
         let slept_ns = if slept_ns < LONGEST_SLEEP_NS { slept_ns } else { LONGEST_SLEEP_NS };
-        if self.run + self.sleep > MEMORY {
-            self.run /= 2;
-            self.sleep /= 2;
-            self.burst /= 2;
+        let (mut run, mut sleep) = (self.cycles as u32 as u64, self.cycles >> 32);
+        let mut burst = self.state as u32 as u64;
+        if run + sleep > MEMORY {
+            run /= 2;
+            sleep /= 2;
+            burst /= 2;
         }
-        let ran = (ran_ns >> MEMORY_LOG2_NS) as u32;
-        self.run += ran;
-        self.sleep += (slept_ns >> MEMORY_LOG2_NS) as u32;
-        if self.burst < ran {
-            self.burst = ran;
-        }
+        let ran = ran_ns >> MEMORY_LOG2_NS;
+        run += ran;
+        sleep += slept_ns >> MEMORY_LOG2_NS;
+        burst = if burst < ran { ran } else { burst };
+        self.cycles = run | sleep << 32;
         // Shorter sleeps make no cycle, so that the pace is below 1. The last bit is for the compiler: it is not 0.
-        let whole = (self.run as u64 + self.sleep as u64) | 1;
-        self.share = (self.run as u64 * WHOLE / whole) as u16;
+        let share = run * WHOLE / ((run + sleep) | 1);
+        self.state = state(burst, share & 0xffff, self.state >> 48);
     }
 
     /// All of it in one number, for a check.
     #[inline(always)]
     pub(crate) const fn folded(&self) -> u64 {
-        let memory = self.run as u64 | (self.sleep as u64) << 32;
-        let rest = self.burst as u64 | (self.share as u64) << 32 | (self.rest_ns as u64) << 48;
-        self.awake_ns ^ self.ran_ns ^ memory ^ rest
+        self.awake_ns ^ self.ran_ns ^ self.cycles ^ self.state
     }
+}
+
+/// [`Pace::state`] of its parts, none of which is larger than its place.
+#[inline(always)]
+const fn state(burst: u64, share: u64, rest_ns: u64) -> u64 {
+    burst | share << 32 | rest_ns << 48
 }
 
 #[cfg(all(test, feature = "user"))]
@@ -229,11 +230,8 @@ mod tests {
                 awake_ns: numbers[0],
                 ran_ns: numbers[1],
                 // As much as there can be.
-                run: (numbers[2] as u32) >> 1,
-                sleep: ((numbers[2] >> 32) as u32) >> 2,
-                burst: numbers[3] as u32,
-                share: (numbers[3] >> 32) as u16,
-                rest_ns: (numbers[3] >> 48) as u16,
+                cycles: numbers[2] & 0x3fff_ffff_3fff_ffff,
+                state: numbers[3],
             };
             let missed = pace.waited(now, run_ns, waited_ns);
             prop_assert!(u64::from(missed.units) <= (waited_ns >> UNIT_LOG2_NS) + 1);

@@ -30,6 +30,8 @@
 //!   switch. A cgroup counts as a container until user space, at its next look, has said that it is none.
 //! * **Quota**: between the scheduler's `tg_throttle_down` and `tg_unthrottle_up` of the thread's group on this CPU. A
 //!   throttle that was going on when the programs were attached reaches back as far as a span can (4.29 s).
+//! * **Unmet**: what a thread would have run while it waited, from its pace ([`sampler_common::pace`]): within a few per cent
+//!   for threads that work and sleep by turns. Of one that is not seen to sleep all of its wait is counted, by itself.
 //! * **Neighbours**: named in the newest eight segments of a wait, four to a row and CPU; never too much, the rest unnamed.
 //! * **Throttle durations**: what the kernel adds to `cpu.stat`, at the moment at which it does.
 //!
