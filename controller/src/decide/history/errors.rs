@@ -153,9 +153,10 @@ impl ForecastErrors {
         Some(seasonal / persistent - 1.0)
     }
 
-    /// Whether a forecaster is listened to: those that know the time of day only where that has been of use.
-    pub fn heard(&self, horizon: usize, forecaster: usize) -> bool {
-        forecaster < PERSISTENCE.len() || self.seasonal_skill(horizon).is_some_and(|skill| skill > 0.0)
+    /// Which forecasters are listened to: those that know the time of day only where that has been of use.
+    pub fn heard(&self, horizon: usize) -> std::ops::Range<usize> {
+        let seasons = self.seasonal_skill(horizon).is_some_and(|skill| skill > 0.0);
+        0..if seasons { FORECASTERS } else { PERSISTENCE.len() }
     }
 
     /// Adds another container's.

@@ -192,9 +192,10 @@ impl Outlook {
         };
         let known: Vec<usize> = (0..FORECASTERS).filter(known).collect();
         let views: [_; HORIZONS.len()] = std::array::from_fn(|horizon| {
+            let heard = errors.heard(horizon);
             let mut views: Vec<View> = known
                 .iter()
-                .filter(|&&forecaster| errors.heard(horizon, forecaster))
+                .filter(|forecaster| heard.contains(forecaster))
                 .filter_map(|&forecaster| {
                     Some(View {
                         base: bases[horizon][forecaster]?,
