@@ -214,7 +214,7 @@ type PodDraft = (Pod, BTreeMap<String, ContainerState>);
 
 fn pod() -> impl Strategy<Value = PodDraft> {
     let containers = prop::bool::weighted(0.2)
-        .prop_flat_map(|guaranteed| prop::collection::vec(container(guaranteed), 1..4));
+        .prop_flat_map(|guaranteed| prop::collection::vec(container(guaranteed), 1..3));
     let rare = || prop::bool::weighted(0.05);
     let odd = (rare(), rare(), rare(), prop::bool::weighted(0.1));
     (
@@ -355,7 +355,7 @@ prop_compose! {
     pub fn cluster()(
         nodes in prop::collection::vec(node(), 3),
         policies in (policy(), policy(), prop::option::of(policy()), any::<bool>()),
-        pods in prop::collection::vec(pod(), 1..6),
+        pods in prop::collection::vec(pod(), 1..5),
         (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
         dry_run in prop::bool::weighted(0.05),
     ) -> Cluster {
