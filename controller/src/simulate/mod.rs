@@ -6,15 +6,18 @@
 pub mod baseline;
 pub mod cluster;
 pub mod machine;
+pub mod one_node;
 pub mod ours;
 pub mod plot;
 pub mod random;
 pub mod rates;
+pub mod recorded;
 pub mod report;
 pub mod score;
 pub mod service;
 pub mod service_report;
 pub mod trace;
+pub mod traced;
 
 use crate::decide::units::{MilliCpu, Timestamp};
 

@@ -6,7 +6,7 @@ use super::Sizer;
 use super::service::{Allocation, Sizing};
 use crate::decide::history::{History, Observed};
 use crate::decide::policy::Policy;
-use crate::decide::target::{Calm, Changes, CpuInputs, Prices, Signal, Verdict, cpu};
+use crate::decide::target::{Calm, Changes, CpuInputs, Signal, Verdict, cpu};
 use crate::decide::units::{MilliCpu, Timestamp};
 
 /// One container's history and its changes.
@@ -18,8 +18,8 @@ pub struct Ours {
 
 impl Ours {
     /// Nothing known yet.
-    pub fn new(cost: Prices) -> Self {
-        Self { policy: Policy { cost, ..Policy::default() }, history: None, changes: Changes::default() }
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, history: None, changes: Changes::default() }
     }
 }
 

@@ -1,7 +1,9 @@
 //! `loadline simulate`: traces, recordings and loads that we make up, through the controller's own decisions.
 
 mod cluster;
+mod explain;
 mod policy;
+mod recording;
 mod service;
 mod trace;
 

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use super::{Output, progress, write};
-
-use crate::decide::target::Prices;
+use super::explain::Moment;
+use super::{Output, policy, progress, write};
+use crate::decide::scope::PolicyObject;
+use crate::decide::units::{MilliCpu, Timestamp};
 use crate::simulate::Sizer;
 use crate::simulate::baseline::{Static, Vpa, Window};
 use crate::simulate::ours::Ours;
@@ -14,17 +16,32 @@ use crate::simulate::plot::{Panel, plot};
 use crate::simulate::report::{Report, Series};
 use crate::simulate::score::{Run, replay};
 use crate::simulate::trace::Trace;
+use crate::simulate::traced::decision;
 
 /// What to replay, and where to write the outcome.
 #[derive(Args)]
 #[group(skip)]
 pub struct Arguments {
     /// Traces: CSV files with lines `ts,value` (seconds since the epoch, cores), one container each.
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "recording")]
     trace: Vec<PathBuf>,
     /// Another method to set beside ours.
     #[arg(long, value_enum)]
     baseline: Option<Baseline>,
+    /// A sampler's recording: what would have been decided about each of its containers. One of less than a day is played
+    /// slowly, since histories take hours.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "baseline", "json", "plot"])]
+    recording: Option<PathBuf>,
+    /// What a container without a CPU limit is taken to request: recordings do not say it.
+    #[arg(long, value_name = "CPU", default_value = "500m", requires = "recording")]
+    request: MilliCpu,
+    /// The policy to decide by: its YAML. Without, the defaults in mode Apply.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Print one decision instead, with everything that led to it: the last one about a trace or container up to this second
+    /// (of the epoch for a trace, from the beginning of a recording).
+    #[arg(long, value_name = "SERIES@SECONDS", conflicts_with_all = ["baseline", "json", "plot"])]
+    explain: Option<Moment>,
     #[command(flatten)]
     output: Output,
 }
@@ -52,12 +69,21 @@ impl Baseline {
 
 /// Replays every trace, prints the figures and writes what was asked for.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { recording, request, explain, .. } = arguments;
+    let given = arguments.policy.as_deref();
+    if let Some(recording) = recording {
+        return super::recording::run(recording, given, *request, explain.as_ref());
+    }
+    let policy = policy::read_or_apply(given)?;
+    if let Some(moment) = explain {
+        return one_decision(&arguments.trace, moment, policy);
+    }
     let mut series = Vec::with_capacity(arguments.trace.len());
     let mut panels = Vec::new();
     for (index, path) in arguments.trace.iter().enumerate() {
         progress(&format!("{} of {}: {}", index + 1, arguments.trace.len(), path.display()));
         let trace = Trace::read(path)?;
-        let ours = replay(&trace, &mut Ours::new(Prices::default()));
+        let ours = replay(&trace, &mut Ours::new(policy.policy.clone()));
         let baseline = arguments.baseline.map(|baseline| replay(&trace, &mut *baseline.sizer()));
         series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
         if arguments.output.plot.is_some() {
@@ -73,5 +99,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.output.plot {
         write(path, &plot(&panels)?)?;
     }
+    Ok(())
+}
+
+/// Prints the decision about one trace at one moment.
+fn one_decision(traces: &[PathBuf], moment: &Moment, policy: PolicyObject) -> anyhow::Result<()> {
+    let path = traces.iter().find(|path| path.file_stem().is_some_and(|name| name == moment.series.as_str()));
+    let path = path.with_context(|| format!("--explain: no trace is called {}", moment.series))?;
+    let trace = Trace::read(path)?;
+    let begins = trace.samples.first().map_or(0, |(at, _)| at.0);
+    let record = decision(&trace, Timestamp(moment.at), policy).context("a plan was not safe")?;
+    let record = record.with_context(|| format!("--explain: {} begins at {begins}", moment.series))?;
+    println!("{record}");
     Ok(())
 }

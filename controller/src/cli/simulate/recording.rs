@@ -1,0 +1,49 @@
+//! `loadline simulate --recording`: what would have been decided about what a sampler recorded.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::explain::Moment;
+use super::policy;
+use crate::decide::units::MilliCpu;
+use crate::simulate::recorded::{Decision, replay, usual};
+
+/// Prints what was decided about each container most of the time, or about one at one moment.
+pub fn run(
+    recording: &Path,
+    policy: Option<&Path>,
+    request: MilliCpu,
+    explain: Option<&Moment>,
+) -> anyhow::Result<()> {
+    let policy = policy::read_or_apply(policy)?;
+    let file = File::open(recording).with_context(|| format!("cannot read {}", recording.display()))?;
+    let decisions =
+        replay(BufReader::new(file), policy, request).with_context(|| recording.display().to_string())?;
+    match explain {
+        Some(moment) => {
+            let named = |decision: &&Decision| {
+                let name = &decision.name;
+                name.container == moment.series || format!("{}/{}", name.pod, name.container) == moment.series
+            };
+            let at = |decision: &&Decision| decision.at_seconds <= moment.at;
+            let found = decisions.iter().filter(named).filter(at).next_back();
+            let found = found.with_context(|| {
+                let names: std::collections::BTreeSet<&str> =
+                    decisions.iter().map(|decision| decision.name.container.as_str()).collect();
+                let names: Vec<&str> = names.into_iter().collect();
+                format!("--explain: nothing was decided about {moment}; there are: {}", names.join(", "))
+            })?;
+            println!("{}", found.record);
+        }
+        None => {
+            for usual in usual(&decisions) {
+                println!("{}", usual.last.record);
+                println!("  so in     {} of {} decisions\n", usual.times, usual.of);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! A sampler's recording through the whole pipeline.
+//!
+//! A recording knows what containers waited for, and not what they requested: a container with a CPU limit is taken to request
+//! as much, as Kubernetes fills it in, any other what the caller says; and every one the memory that it has. And it
+//! answers nothing back, so that nothing is applied: each decision is about what was in force when its window was recorded.
+//!
+//! Sizes are decided by hours and days of history. A recording of less than [`LONG_ENOUGH_SECONDS`] is therefore played slowly: each of
+//! its windows comes again every minute, for [`SLOW_MINUTES`].
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use sampler_common::identity::Names;
+use sampler_common::recording::{Reader, RecordingError};
+use sampler_common::resources::Memory;
+use sampler_common::window::{Window, WindowError, Windows};
+
+use super::one_node::{Name, OneNode};
+use crate::decide::check::Unsafe;
+use crate::decide::observation::Reading;
+use crate::decide::policy::MemoryBounds;
+use crate::decide::record::DecisionRecord;
+use crate::decide::scope::PolicyObject;
+use crate::decide::sizes::Sizes;
+use crate::decide::units::{Bytes, MilliCpu, Timestamp};
+
+/// A recording of a day is played as it was.
+const LONG_ENOUGH_SECONDS: u64 = 86_400;
+/// For so long each window of a shorter one comes again.
+const SLOW_MINUTES: u64 = 30;
+const MINUTE_SECONDS: u64 = 60;
+const SECOND_NS: u64 = 1_000_000_000;
+/// A window of less says little, such as that between the end of one phase of a demo and the beginning of the next.
+const SHORTEST_NS: u64 = SECOND_NS / 2;
+/// A container that uses less than this (cores) is not at work yet, or no more: it waits to be told to begin, or ends.
+const LEAST_CORES: f64 = 0.001;
+
+/// Why a recording cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// Two snapshots are not one after the other.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// A decision was not safe.
+    #[error("the plan at {at} s is not safe")]
+    Unsafe {
+        /// Seconds since the beginning of the recording.
+        at: u64,
+        /// What is wrong with it.
+        source: Unsafe,
+    },
+}
+
+/// A decision about one container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Seconds since the beginning of the recording.
+    pub at_seconds: u64,
+    /// Which.
+    pub name: Name,
+    /// What, and why.
+    pub record: DecisionRecord,
+}
+
+/// Plays a recording; every decision about every container, in order of time. `request` is what a container without a CPU
+/// limit is taken to request.
+pub fn replay(
+    recording: impl Read,
+    policy: PolicyObject,
+    request: MilliCpu,
+) -> Result<Vec<Decision>, ReplayError> {
+    let mut reader = Reader::open(recording)?;
+    let header = reader.header().clone();
+    let mut snapshots = Vec::new();
+    for snapshot in &mut reader {
+        snapshots.push(snapshot?);
+    }
+    let length_ns = match (snapshots.first(), snapshots.last()) {
+        (Some(first), Some(last)) => last.at_ns.saturating_sub(first.at_ns),
+        _ => 0,
+    };
+    let times = if length_ns / SECOND_NS < LONG_ENOUGH_SECONDS { SLOW_MINUTES } else { 1 };
+    let mut node = OneNode::new(header.cpus, MilliCpu(u64::from(header.cpus) * 1000), policy);
+    let mut now = Timestamp(header.started_unix_ns / SECOND_NS);
+    let mut decisions = Vec::new();
+    for pair in snapshots.windows(2) {
+        let windows = Windows::between(&pair[0], &pair[1])?;
+        let at_seconds = (pair[1].at_ns - snapshots[0].at_ns) / SECOND_NS;
+        let there: BTreeMap<Name, &Window> = windows
+            .cgroups
+            .iter()
+            .filter(|(_, window)| {
+                let works = window.used_cores().is_some_and(|cores| cores >= LEAST_CORES);
+                window.length_ns >= SHORTEST_NS && works
+            })
+            .filter_map(|(id, window)| {
+                let names = pair[1].cgroups.get(id)?.identity.container()?.names.as_ref()?;
+                let Names { namespace, pod, container } = names.clone();
+                Some((Name { namespace, pod, container: container? }, window))
+            })
+            .collect();
+        node.keep(&there.keys().cloned().collect::<BTreeSet<_>>());
+        for _ in 0..times {
+            let step_seconds = if times == 1 { windows.length_ns / SECOND_NS } else { MINUTE_SECONDS };
+            now = now.plus_seconds(step_seconds.max(1));
+            for (name, window) in &there {
+                let limit = window.limits.cpu.map(|limit| MilliCpu::ceil_cores(limit.cores()));
+                let sizes = Sizes {
+                    cpu_request: Some(limit.unwrap_or(request)),
+                    cpu_limit: limit,
+                    memory_request: window.memory.map(requested_memory),
+                    memory_limit: None,
+                };
+                let reading = Reading::Window { until: now, window: Box::new(Window::clone(window)) };
+                node.read(name, sizes, reading);
+            }
+            let decided =
+                node.decide(now).map_err(|source| ReplayError::Unsafe { at: at_seconds, source })?;
+            decisions.extend(decided.records.into_iter().map(|record| {
+                let of = &record.container;
+                let name = Name {
+                    namespace: of.namespace.clone(),
+                    pod: of.pod.clone(),
+                    container: of.container.clone(),
+                };
+                Decision { at_seconds, name, record }
+            }));
+        }
+    }
+    Ok(decisions)
+}
+
+/// Memory that a container is taken to request.
+fn requested_memory(memory: Memory) -> Bytes {
+    Bytes(memory.peak_bytes.unwrap_or(0).max(memory.working_set_bytes)).max(MemoryBounds::LEAST)
+}
+
+/// What was decided about one container most of the time.
+#[derive(Clone, Debug)]
+pub struct Usual<'a> {
+    /// Its last decision of this kind.
+    pub last: &'a Decision,
+    /// How many of its decisions were of this kind.
+    pub times: usize,
+    /// How many there were.
+    pub of: usize,
+}
+
+/// For each container the kind of decision (reason, and which way its CPU request and limit go) that there was most often.
+pub fn usual(decisions: &[Decision]) -> Vec<Usual<'_>> {
+    type Kind = (String, String, Ordering, Ordering);
+    let mut all: BTreeMap<&Name, BTreeMap<Kind, (usize, &Decision)>> = BTreeMap::new();
+    for decision in decisions {
+        let DecisionRecord { reason, current, result, .. } = &decision.record;
+        let request = result.cpu_request.cmp(&current.cpu_request);
+        let kind = (reason.name(), reason.to_string(), request, result.cpu_limit.cmp(&current.cpu_limit));
+        let of = all.entry(&decision.name).or_default().entry(kind).or_insert((0, decision));
+        *of = (of.0 + 1, decision);
+    }
+    let usuals = all.into_values().filter_map(|kinds| {
+        let of = kinds.values().map(|(times, _)| times).sum();
+        let (times, last) = kinds.into_values().max_by_key(|(times, _)| *times)?;
+        Some(Usual { last, times, of })
+    });
+    usuals.collect()
+}
