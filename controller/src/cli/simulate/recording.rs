@@ -29,7 +29,7 @@ pub fn run(
                 name.container == moment.series || format!("{}/{}", name.pod, name.container) == moment.series
             };
             let at = |decision: &&Decision| decision.at_seconds <= moment.at;
-            let found = decisions.iter().filter(named).filter(at).next_back();
+            let found = decisions.iter().filter(named).rfind(at);
             let found = found.with_context(|| {
                 let names: std::collections::BTreeSet<&str> =
                     decisions.iter().map(|decision| decision.name.container.as_str()).collect();

@@ -41,6 +41,8 @@ pub const START: Timestamp = Timestamp(1_700_006_400);
 const MINUTE_SECONDS: u64 = 60;
 /// CPUs of a node.
 const CPUS: u32 = 32;
+/// Containers of ordinary size that a node has room for.
+const ROOMY: f64 = 40.0;
 /// What the node keeps for itself.
 const RESERVED: MilliCpu = MilliCpu(500);
 const NODE_MEMORY: Bytes = Bytes(128 << 30);
@@ -171,6 +173,8 @@ impl Cluster {
     }
 
     fn make_template(&mut self) -> usize {
+        // The more there are on a node, the smaller they are: about as many as fit.
+        let scale = (ROOMY * f64::from(self.shape.nodes) / f64::from(self.shape.containers)).min(1.0);
         let random = &mut self.random;
         let index = self.templates.len();
         let system = random.happens(0.02);
@@ -194,7 +198,7 @@ impl Cluster {
         let crashes = random.happens(0.01);
         // What a LimitRange forbids the server would not have let in.
         let most = if namespace == LIMITED { MOST } else { MilliCpu::MAX };
-        let containers = (0..count).map(|_| container_sizes(random, qos, most)).collect();
+        let containers = (0..count).map(|_| container_sizes(random, qos, most, scale)).collect();
         let workload = Workload { kind, name: format!("app-{index}") };
         if random.happens(0.1) {
             self.observation.autoscalers.push(Autoscaler {
@@ -469,8 +473,8 @@ fn namespace(index: u64) -> String {
 }
 
 /// A guess, as people write them into manifests: mostly too much, sometimes far too little.
-fn container_sizes(random: &mut Random, qos: Qos, most: MilliCpu) -> (Sizes, f64) {
-    let mean_cores = (0.25 * (1.1 * random.normal()).exp()).clamp(0.005, 6.0);
+fn container_sizes(random: &mut Random, qos: Qos, most: MilliCpu, scale: f64) -> (Sizes, f64) {
+    let mean_cores = scale * (0.25 * (1.1 * random.normal()).exp()).clamp(0.005, 6.0);
     let guess = mean_cores * (0.5 + 0.7 * random.normal()).exp();
     let request = MilliCpu::ceil_cores(guess.clamp(0.02, 8.0));
     let limit = MilliCpu(request.0 * (1 + random.below(3))).min(most);
