@@ -1,51 +1,132 @@
-//! What decisions cost: the division of a node's CPU among its containers, by their number; and of one container a
-//! sample, a target, and the bytes of its history.
+//! What decisions cost: the division of a node's CPU among its containers, by their number; a container's sample and
+//! target; a pass over a whole cluster; and what is remembered of a container.
 //!
-//! Prints a median and the slowest of many rounds, each over another node; a cost per n·log₂ n that stays level is
-//! the O(n log n) that is promised.
+//! Prints a line for each figure; `--json FILE` writes them as `cargo xtask bench` merges them. A cost per n·log₂ n that stays
+//! level is the O(n log n) that is promised.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
+use controller::api::policy::parse;
 use controller::decide::allocate::{Bid, allocate};
 use controller::decide::history::History;
+use controller::decide::pipeline::decide;
 use controller::decide::policy::Policy;
+use controller::decide::state::State;
 use controller::decide::target::{Changes, CpuInputs, cpu};
 use controller::decide::units::{MilliCpu, Timestamp};
+use controller::simulate::cluster::{Cluster, Shape};
+
+/// Counts what is allocated, so that the bytes of a state are those that it takes, not those that somebody added up.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: does what the system's allocator does, and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: u64 = 301;
 const SIZES: [usize; 7] = [10, 50, 250, 1_000, 2_500, 5_000, 10_000];
+/// The largest cluster that is aimed at.
+const NODES: u32 = 5_000;
+const CONTAINERS: u32 = 550_000;
+/// It is made of groups of so many nodes: no node's decision depends on another's.
+const GROUP_NODES: u32 = 20;
+/// Groups that differ; the others are these again.
+const GROUPS: u64 = 2;
+const THREADS: usize = 2;
+const PASSES: usize = 1;
+/// Of history that the containers have.
+const HISTORY_MINUTES: u32 = 30;
 
-fn main() {
-    markets();
-    one_container();
+/// One figure.
+struct Row {
+    name: String,
+    unit: &'static str,
+    value: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+    note: String,
 }
 
-fn markets() {
-    println!("allocate, one node     median      slowest   ns per n·log₂ n");
-    for n in SIZES {
-        let mut rounds_ns: Vec<u128> = (0..ROUNDS)
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        let Self { name, unit, value, min, max, note } = self;
+        serde_json::json!({ "name": name, "unit": unit, "value": value, "min": min, "max": max, "note": note })
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let json = match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => None,
+        (Some("--json"), Some(file)) => Some(file),
+        _ => return Err("write: cargo bench -p controller [-- --json FILE]".into()),
+    };
+    let mut rows = markets();
+    rows.extend(one_container());
+    rows.extend(whole_cluster()?);
+    for Row { name, unit, value, min, max, note } in &rows {
+        let range = min.zip(*max).map_or(String::new(), |(min, max)| format!("{min:.2}..{max:.2}"));
+        println!("{name:16} {value:>10.2} {unit:6} {range:>20}  {note}");
+    }
+    if let Some(file) = json {
+        let rows: Vec<_> = rows.iter().map(Row::json).collect();
+        std::fs::write(file, serde_json::to_string_pretty(&rows)? + "\n")?;
+    }
+    Ok(())
+}
+
+fn markets() -> Vec<Row> {
+    let market = |n: usize| {
+        let mut rounds_us: Vec<f64> = (0..ROUNDS)
             .map(|seed| {
                 let bids = node(n, seed);
                 // Half of what is asked for.
                 let budget = MilliCpu(bids.iter().map(|bid| bid.cap().0 + bid.floor().0).sum::<u64>() / 2);
                 let start = Instant::now();
                 let allocation = black_box(allocate(budget, black_box(&bids)));
-                let taken = start.elapsed().as_nanos();
+                let taken = start.elapsed();
                 drop(allocation);
-                taken
+                taken.as_secs_f64() * 1e6
             })
             .collect();
-        rounds_ns.sort_unstable();
-        let (median, slowest) = (rounds_ns[rounds_ns.len() / 2], rounds_ns[rounds_ns.len() - 1]);
-        let per_step = median as f64 / (n as f64 * (n as f64).log2());
-        let us = |ns: u128| ns as f64 / 1e3;
-        println!("{n:>6} containers {:>9.1} µs {:>9.1} µs {per_step:>10.2}", us(median), us(slowest));
-    }
+        rounds_us.sort_unstable_by(f64::total_cmp);
+        let value = rounds_us[rounds_us.len() / 2];
+        let per_step = value * 1e3 / (n as f64 * (n as f64).log2());
+        Row {
+            name: format!("allocate.{n}"),
+            unit: "µs",
+            value,
+            min: rounds_us.first().copied(),
+            max: rounds_us.last().copied(),
+            note: format!("one node of {n} containers; {per_step:.2} ns per n·log₂ n"),
+        }
+    };
+    SIZES.into_iter().map(market).collect()
 }
 
-fn one_container() {
+fn one_container() -> Vec<Row> {
     const MINUTES: u64 = 7 * 1440;
     const START: u64 = 1_700_006_400;
     let at = |minute: u64| Timestamp(START + 60 * minute);
@@ -74,10 +155,96 @@ fn one_container() {
         }));
     }
     let target_us = start.elapsed().as_nanos() as f64 / 1e3 / MINUTES as f64;
-    println!(
-        "\none container: {observe_ns:.0} ns a sample, {target_us:.1} µs a target, {} bytes",
-        history.bytes()
-    );
+    let row = |name: &str, unit, value, note: &str| Row {
+        name: name.into(),
+        unit,
+        value,
+        min: None,
+        max: None,
+        note: note.into(),
+    };
+    vec![
+        row("history.sample", "ns", observe_ns, "a sample of a container's use, over a week"),
+        row("target.cpu", "µs", target_us, "a container's CPU target, from a week of use"),
+        row("history.cpu", "bytes", history.bytes() as f64, "of CPU history after a week"),
+    ]
+}
+
+/// A part of the cluster, with what is remembered of it.
+struct Group {
+    cluster: Cluster,
+    state: State,
+}
+
+impl Group {
+    fn new(seed: u64, policy: &controller::decide::scope::PolicyObject) -> Self {
+        let containers = GROUP_NODES * (CONTAINERS / NODES);
+        let shape = Shape { nodes: GROUP_NODES, containers, seed };
+        let mut group = Self { cluster: Cluster::new(shape, vec![policy.clone()]), state: State::default() };
+        for _ in 0..HISTORY_MINUTES {
+            group.cluster.minute();
+            let outcome = decide(&group.cluster.observation, &group.state, group.cluster.now);
+            group.cluster.apply(&outcome.plan);
+            group.state = outcome.state;
+        }
+        group.cluster.minute();
+        group
+    }
+}
+
+fn whole_cluster() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let policy = parse(
+        "apiVersion: loadline.dev/v1alpha1\nkind: ClusterAllocationPolicy\nmetadata: {name: all}\nspec: {mode: Apply}\n",
+    )?;
+    let groups: Vec<Group> = (0..GROUPS).map(|seed| Group::new(seed, &policy)).collect();
+    let mut passes: Vec<f64> = (0..PASSES).map(|_| pass(&groups)).collect();
+    passes.sort_unstable_by(f64::total_cmp);
+    let containers: usize = groups.iter().map(|group| group.cluster.containers()).sum();
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    let copies: Vec<State> = groups.iter().map(|group| group.state.clone()).collect();
+    let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
+    let remembered: usize = copies.iter().flat_map(|state| state.pods.values()).map(|pod| pod.len()).sum();
+    let each = containers as f64 / GROUPS as f64 / f64::from(GROUP_NODES);
+    Ok(vec![
+        Row {
+            name: "decide.pass".into(),
+            unit: "s",
+            value: passes[passes.len() / 2],
+            min: passes.first().copied(),
+            max: passes.last().copied(),
+            note: format!(
+                "{CONTAINERS} containers, {each:.0} a node, {THREADS} threads; {GROUPS} groups of {GROUP_NODES} nodes again and again"
+            ),
+        },
+        Row {
+            name: "decide.state".into(),
+            unit: "bytes",
+            value: bytes as f64 / remembered as f64,
+            min: None,
+            max: None,
+            note: format!("allocated for each of {remembered} containers, {HISTORY_MINUTES} minutes old"),
+        },
+    ])
+}
+
+/// Decides about as many containers as the whole cluster has, in seconds.
+fn pass(groups: &[Group]) -> f64 {
+    let next = AtomicUsize::new(0);
+    let decided = AtomicUsize::new(0);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while decided.load(Ordering::Relaxed) < CONTAINERS as usize {
+                    let Group { cluster, state } =
+                        &groups[next.fetch_add(1, Ordering::Relaxed) % groups.len()];
+                    let outcome = black_box(decide(&cluster.observation, state, cluster.now));
+                    decided.fetch_add(outcome.records.len(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    start.elapsed().as_secs_f64()
 }
 
 /// Containers of mixed size and weight, named as pods are.

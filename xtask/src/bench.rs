@@ -1,4 +1,5 @@
-//! `bench`: what the sampler costs, natively where the host can and in virtual machines, as a table and as JSON.
+//! `bench`: what the sampler costs, natively where the host can and in virtual machines, and what the controller's decisions
+//! cost, as a table and as JSON.
 
 use std::{fmt::Write as _, fs, process::ExitCode, time::Duration};
 
@@ -45,6 +46,7 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<Ex
             results.extend(in_vm(cache, &lab, series, program)?);
         }
     }
+    results.extend(of_controller(workspace)?);
     let path = workspace.target.join("bench.json");
     let text = serde_json::to_string_pretty(&results).context("writing JSON")?;
     files::write(&path, (text + "\n").as_bytes())?;
@@ -56,6 +58,32 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// What decisions cost: `cargo bench -p controller`, which needs nothing of the host.
+fn of_controller(workspace: &Workspace) -> Result<Vec<Value>> {
+    let results = results_file(workspace, "controller.json")?;
+    eprintln!("Benchmarks of the controller …");
+    let mut command = workspace.cargo();
+    command.args(["bench", "--package", "controller", "--bench", "decide", "--", "--json"]).arg(&results);
+    command.stdout(std::process::Stdio::null());
+    let status = Running::start(&mut command, Stop::Forward)?.wait()?;
+    if !status.success() {
+        bail!("the controller's benchmarks failed: {status}");
+    }
+    let text = fs::read(&results).with_context(|| format!("the benchmarks left no {}", results.display()))?;
+    parse(&text)
+}
+
+/// Where benchmarks leave their results. What an earlier run left is removed: it must not be taken for this one's.
+fn results_file(workspace: &Workspace, name: &str) -> Result<std::path::PathBuf> {
+    let dir = workspace.target.join("bench");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let results = dir.join(name);
+    if results.exists() {
+        fs::remove_file(&results).with_context(|| format!("cannot remove {}", results.display()))?;
+    }
+    Ok(results)
+}
+
 /// At real speed, on the host's own kernel; nothing where it cannot.
 fn natively(cache: &Cache, workspace: &Workspace, program: &std::path::Path) -> Result<Vec<Value>> {
     let root = match host::Root::find() {
@@ -64,11 +92,7 @@ fn natively(cache: &Cache, workspace: &Workspace, program: &std::path::Path) -> 
         Err(why) => return skip(&why),
     };
     let runqlat = programs::host_runqlat(cache, workspace)?;
-    let results = workspace.target.join("bench").join("native.json");
-    // An old one must not be taken for this run's.
-    if results.exists() {
-        fs::remove_file(&results).with_context(|| format!("cannot remove {}", results.display()))?;
-    }
+    let results = results_file(workspace, "native.json")?;
     eprintln!("Benchmarks on this host …");
     let mut command = root.command(program, &[]);
     command.arg("native").arg("--runqlat").arg(&runqlat).arg("--json").arg(&results);

@@ -121,7 +121,7 @@ enum Commands {
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// Measure what the sampler costs; prints a table and writes target/bench.json
+    /// Measure what sampler and decisions cost; prints a table and writes target/bench.json
     Bench {
         /// Leave out what runs on this host at real speed (as root)
         #[arg(long)]

@@ -161,15 +161,33 @@ impl Cluster {
 
     /// Makes pods until there are as many containers as there should be, or no room is left.
     fn fill(&mut self) {
+        if self.loads.len() >= self.shape.containers as usize {
+            return;
+        }
+        let mut rooms = self.rooms();
         let mut misses = 0;
-        while self.loads.len() < self.shape.containers as usize && misses < 50 {
-            let another = self.templates.is_empty() || misses > 0 || self.random.happens(1.0 / REPLICAS);
+        while self.loads.len() < self.shape.containers as usize && misses < 5 {
+            let another = self.templates.is_empty() || self.random.happens(1.0 / REPLICAS) && misses == 0;
             let template = match another {
                 true => self.make_template(),
                 false => self.random.below(self.templates.len() as u64) as usize,
             };
-            misses = if self.make_pod(template) { 0 } else { misses + 1 };
+            misses = if self.make_pod(template, &mut rooms) { 0 } else { misses + 1 };
         }
+    }
+
+    /// CPU (milli-CPU) and memory (bytes) that nobody holds, of each node that takes pods.
+    fn rooms(&self) -> BTreeMap<String, (u64, u64)> {
+        let open = self.observation.nodes.iter().filter(|(_, node)| node.pressure.is_empty());
+        let mut rooms: BTreeMap<String, (u64, u64)> =
+            open.map(|(name, node)| (name.clone(), (node.cpu.0, node.memory.0))).collect();
+        for pod in self.observation.pods.values() {
+            let held = pod.held();
+            if let Some(room) = pod.node.as_ref().and_then(|node| rooms.get_mut(node)) {
+                *room = (room.0.saturating_sub(held.cpu().0), room.1.saturating_sub(held.memory().0));
+            }
+        }
+        rooms
     }
 
     fn make_template(&mut self) -> usize {
@@ -213,7 +231,7 @@ impl Cluster {
     }
 
     /// Makes a pod where it fits, on the node with most room; whether there is one.
-    fn make_pod(&mut self, template: usize) -> bool {
+    fn make_pod(&mut self, template: usize, rooms: &mut BTreeMap<String, (u64, u64)>) -> bool {
         let Template { namespace, workload, labels, qos, priority, containers, crashes } =
             self.templates[template].clone();
         let sum = |get: fn(&Sizes) -> u64| containers.iter().map(|(sizes, _)| get(sizes)).sum::<u64>();
@@ -221,21 +239,12 @@ impl Cluster {
         if !self.quota_has_room(&namespace, MilliCpu(cpu)) {
             return false;
         }
-        let mut room: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (name, node) in self.observation.nodes.iter().filter(|(_, node)| node.pressure.is_empty()) {
-            room.insert(name, (node.cpu.0, node.memory.0));
-        }
-        for pod in self.observation.pods.values() {
-            let held = pod.held();
-            if let Some(room) = pod.node.as_deref().and_then(|node| room.get_mut(node)) {
-                *room = (room.0.saturating_sub(held.cpu().0), room.1.saturating_sub(held.memory().0));
-            }
-        }
-        let fits = room.iter().filter(|(_, room)| room.0 >= cpu && room.1 >= memory);
-        let Some((node, _)) = fits.max_by_key(|(name, room)| (room.0, std::cmp::Reverse(**name))) else {
+        let fits = rooms.iter_mut().filter(|(_, room)| room.0 >= cpu && room.1 >= memory);
+        let Some((node, room)) = fits.max_by_key(|(name, room)| (room.0, std::cmp::Reverse(*name))) else {
             return false;
         };
-        let node = (*node).to_owned();
+        *room = (room.0 - cpu, room.1 - memory);
+        let node = node.clone();
         self.pods_made += 1;
         let uid = PodUid(format!("{:08x}-0000-4000-8000-{:012x}", self.shape.seed as u32, self.pods_made));
         let status = if crashes {
@@ -283,8 +292,11 @@ impl Cluster {
             containers: all,
         };
         self.made_of.insert(uid.clone(), template);
+        let quotas = self.observation.quotas.iter_mut().filter(|quota| quota.namespace == pod.namespace);
+        for quota in quotas {
+            quota.used.cpu_request = Some(quota.used.cpu().saturating_add(MilliCpu(cpu)));
+        }
         self.observation.pods.insert(uid, pod);
-        self.count_quotas();
         true
     }
 
@@ -318,20 +330,28 @@ impl Cluster {
 
     fn churn(&mut self) {
         let uids: Vec<PodUid> = self.observation.pods.keys().cloned().collect();
-        for uid in uids {
-            if self.random.happens(1.0 / LIFE_MINUTES) {
-                let template = self.made_of.remove(&uid);
-                self.observation.pods.remove(&uid);
-                self.loads.retain(|(of, _), _| *of != uid);
-                self.wanted.retain(|(of, _), _| *of != uid);
-                self.count_quotas();
-                // Its successor is born with its template's size.
-                if let Some(template) = template {
-                    self.make_pod(template);
-                }
+        let gone: Vec<PodUid> =
+            uids.into_iter().filter(|_| self.random.happens(1.0 / LIFE_MINUTES)).collect();
+        let templates: Vec<usize> = gone.iter().filter_map(|uid| self.remove(uid)).collect();
+        if !templates.is_empty() {
+            self.count_quotas();
+            let mut rooms = self.rooms();
+            // Their successors are born with their templates' sizes.
+            for template in templates {
+                self.make_pod(template, &mut rooms);
             }
         }
         self.fill();
+    }
+
+    /// Takes a pod away; which template it was made of.
+    fn remove(&mut self, uid: &PodUid) -> Option<usize> {
+        for name in self.observation.pods.remove(uid)?.containers.into_keys() {
+            let key = (uid.clone(), name);
+            self.loads.remove(&key);
+            self.wanted.remove(&key);
+        }
+        self.made_of.remove(uid)
     }
 
     /// Nodes come under pressure or fall silent, pods lose their readiness, and it passes.
@@ -427,14 +447,12 @@ impl Cluster {
         for action in &plan.actions {
             let version = self.version();
             let deferred = self.random.happens(0.02);
-            let Some(pod) = self.observation.pods.get_mut(&action.uid) else { continue };
-            pod.resource_version = version;
             if action.kind == ActionKind::Recreate {
-                self.made_of.remove(&action.uid);
-                self.observation.pods.remove(&action.uid);
-                self.loads.retain(|(of, _), _| *of != action.uid);
+                self.remove(&action.uid);
                 continue;
             }
+            let Some(pod) = self.observation.pods.get_mut(&action.uid) else { continue };
+            pod.resource_version = version;
             for (name, change) in &action.containers {
                 if let Some(container) = pod.containers.get_mut(name) {
                     container.desired = change.to;
