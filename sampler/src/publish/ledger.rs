@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sampler_common::identity::{Container, Identity, Owner};
-use sampler_common::snapshot::{CgroupCounters, Snapshot};
+use sampler_common::snapshot::{CgroupCounters, Durations, Snapshot};
 use sampler_common::window::{Case, Window, Windows};
 
 /// A series of a container that is gone is there for at least so long, on the clock of the snapshots: longer than the
@@ -107,8 +107,11 @@ impl Series {
     fn add(&mut self, window: &Window, turn: u64) {
         // The sum needs none, and on a crowded node there are many.
         let window = Window { neighbors: Vec::new(), ..window.clone() };
+        // Most that are removed have done nothing since the last look: what was scraped by then is all.
+        if window.case != Case::Vanished || has_counted(&window) || self.grown == 0 {
+            self.grown = turn;
+        }
         self.total = std::mem::take(&mut self.total).then(&window);
-        self.grown = turn;
     }
 }
 
@@ -246,6 +249,15 @@ impl Ledger {
     pub fn unscraped(&self) -> u64 {
         self.unscraped
     }
+}
+
+/// Whether anything of what is counted was.
+fn has_counted(window: &Window) -> bool {
+    let throttles = match &window.throttling.durations {
+        Durations::Counted(durations) => durations.iter().any(|count| *count != 0),
+        Durations::HooksUnavailable => false,
+    };
+    throttles || !window.latency.is_empty() || window.usage_ns != 0 || window.throttling.throttled()
 }
 
 fn add_cgroup(series: &mut Series, cgroup: &CgroupCounters, window: &Window, turn: u64) {

@@ -200,6 +200,16 @@ fn the_gone_that_can_be_added_to_the_rest_make_room_before_those_that_would_lose
 }
 
 #[test]
+fn one_that_did_nothing_more_until_it_was_removed_was_scraped_whole() {
+    let mut fed = Fed::new(1);
+    fed.feed(1, [(1, cgroup("a", 3))]);
+    fed.scrape();
+    fed.feed(2, [(1, removed(cgroup("a", 3)))]);
+    fed.feed(3, [(2, cgroup("b", 1))]);
+    assert_eq!((fed.scrape(), fed.ledger.unscraped()), (of([("b", 1), (OTHER, 0)]), 0));
+}
+
+#[test]
 fn what_has_no_slot_is_in_the_rest() {
     let mut fed = Fed::new(2);
     let mut snapshot = Snapshot { at_ns: SECOND, ..Snapshot::default() };

@@ -127,34 +127,43 @@ impl Publisher {
 
     /// Everything up to the last window, encoded, for one who keeps it: a series that has ended may go then.
     pub fn scrape(&self, format: Format) -> Result<Bytes, EncodeError> {
-        let (encoded, turn) = self.encoded(format)?;
-        let mut state = lock(&self.state);
-        state.node.scrapes += 1;
-        state.ledger.scraped(turn);
+        let encoded = self.encoded(format, Self::handed_out)?;
+        lock(&self.state).node.scrapes += 1;
         Ok(encoded)
     }
 
     /// The same for one who does not read it.
     pub fn peek(&self, format: Format) -> Result<Bytes, EncodeError> {
-        self.encoded(format).map(|(encoded, _)| encoded)
+        self.encoded(format, Self::exposition)
     }
 
-    fn encoded(&self, format: Format) -> Result<(Bytes, u64), EncodeError> {
+    fn encoded(&self, format: Format, take: fn(&Self) -> (Exposition, u64)) -> Result<Bytes, EncodeError> {
         let mut bodies = lock(&self.bodies);
-        let (exposition, turn) = self.exposition();
+        let (exposition, turn) = take(self);
         let body = match format {
             Format::OpenMetrics => &mut bodies.text,
             Format::Protobuf => &mut bodies.protobuf,
         };
-        let encoded = match body {
+        Ok(match body {
             Some((of, encoded)) if *of == turn => encoded.clone(),
             _ => body.insert((turn, encode::encode(&Arc::new(exposition), format)?)).1.clone(),
-        };
-        Ok((encoded, turn))
+        })
+    }
+
+    /// The state now, which counts as scraped from this moment on and not from when it is encoded: a series that has to
+    /// make room meanwhile is in it, and would be in the rest too.
+    fn handed_out(&self) -> (Exposition, u64) {
+        let mut state = lock(&self.state);
+        let (exposition, turn) = Self::exposition_of(&state);
+        state.ledger.scraped(turn);
+        (exposition, turn)
     }
 
     fn exposition(&self) -> (Exposition, u64) {
-        let state = lock(&self.state);
+        Self::exposition_of(&lock(&self.state))
+    }
+
+    fn exposition_of(state: &State) -> (Exposition, u64) {
         let (series, turn) = state.ledger.series();
         let mut node = state.node.clone();
         // The last is what has none of its own.

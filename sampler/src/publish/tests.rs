@@ -7,7 +7,7 @@ use prost::Message as _;
 use sampler_common::abi;
 use sampler_common::identity::{Identity, Names, Owner};
 use sampler_common::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use sampler_common::snapshot::{CgroupCounters, CgroupId, Counters, Durations};
+use sampler_common::snapshot::{CgroupCounters, CgroupId, Counters, Durations, Presence};
 
 use super::families::FAMILIES;
 use super::*;
@@ -94,6 +94,28 @@ fn families(publisher: &Publisher) -> BTreeMap<String, MetricFamily> {
         assert!(families.insert(family.name.clone(), family).is_none(), "a family twice");
     }
     families
+}
+
+#[test]
+fn what_has_to_make_room_while_a_scrape_is_encoded_is_not_in_the_rest_too() {
+    let publisher = publisher(1, 1);
+    let (under_way, _) = publisher.handed_out();
+    let [one, rest] = &under_way.series[..] else { panic!("{}", under_way.series.len()) };
+    assert_eq!((one.total.latency.count(), rest.total.latency.count()), (100, 0));
+    // It goes, and another takes its place.
+    let gone = CgroupCounters { presence: Presence::Removed, ..container(1, 100) };
+    for (second, id, cgroup) in [(7, 1, gone), (8, 2, container(2, 3))] {
+        let cgroups = [(CgroupId(id), cgroup)].into();
+        let snapshot =
+            Snapshot { at_ns: second * SECOND, cgroups, throttle_hooks: true, ..Snapshot::default() };
+        publisher.observe(snapshot, Health::default()).unwrap();
+    }
+    let text = text(&publisher);
+    let count = |labels: &str| {
+        series(&text)[format!("loadline_container_runq_latency_seconds_count{{{labels}}}").as_str()]
+    };
+    assert_eq!(count(&LABELS.replace("web-1", "web-2")), 3.0);
+    assert_eq!(count(r#"namespace="",pod="",container="_other""#), 0.0);
 }
 
 const LABELS: &str = r#"namespace="shop",pod="web-1",container="say \"hi\"\\\n""#;
