@@ -37,6 +37,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::units::MilliCpu;
 
 /// What one container brings to the market.
@@ -85,7 +87,7 @@ impl<Uid> Bid<Uid> {
 }
 
 /// The dual price λ: by how much one more core would raise Σ w·log(x − floor).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Price {
     /// Everybody has its cap: more CPU is worth nothing here.
     Free,

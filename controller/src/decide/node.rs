@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-use super::allocate::{Bid, NodeOversubscribed, allocate};
+use super::allocate::{Allocation, Bid, NodeOversubscribed, allocate};
 use super::units::{Bytes, MilliCpu};
 
 /// What one container brings.
@@ -29,8 +29,9 @@ pub struct Claim<'a> {
 /// What each claim gets, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
-    /// CPU; an error where what is kept in any case does not fit, and nothing may rise.
-    pub cpu: Result<Vec<MilliCpu>, NodeOversubscribed>,
+    /// CPU, and what one more core would be worth; an error where what is kept in any case does not fit, and nothing may
+    /// rise.
+    pub cpu: Result<Allocation, NodeOversubscribed>,
     /// Memory; `None` where it does not fit, and nothing may rise.
     pub memory: Option<Vec<Bytes>>,
 }
@@ -41,8 +42,7 @@ pub fn divide(cpu: MilliCpu, memory: Bytes, claims: &[Claim<'_>]) -> Division {
         .iter()
         .map(|claim| Bid::new(claim.who, claim.weight, claim.cpu.0.min(claim.cpu.1), claim.cpu.1))
         .collect();
-    let cpu = allocate(cpu, &bids).map(|allocation| allocation.shares);
-    Division { cpu, memory: divide_memory(memory, claims) }
+    Division { cpu: allocate(cpu, &bids), memory: divide_memory(memory, claims) }
 }
 
 /// Memory is not shared by weight: half of what it takes not to be killed is worth nothing. Whoever is being hurt comes first, then

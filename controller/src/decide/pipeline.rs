@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::allocate::Price;
 use super::bounds::{self, Bounded};
 use super::guards::{self, Facts};
 use super::node::{self, Claim};
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub records: Vec<DecisionRecord>,
     /// What is to be remembered.
     pub state: State,
+    /// What one more core on each node would be worth; not of those whose requests do not fit.
+    pub prices: BTreeMap<String, Price>,
 }
 
 /// Decides.
@@ -66,7 +69,7 @@ pub fn decide(observation: &Observation, state: &State, now: Timestamp) -> Outco
         }
     }
     within_quotas(observation, &mut drafts);
-    within_nodes(observation, &mut drafts);
+    let prices = within_nodes(observation, &mut drafts);
     for draft in &mut drafts {
         draft.guard();
     }
@@ -82,7 +85,7 @@ pub fn decide(observation: &Observation, state: &State, now: Timestamp) -> Outco
             of.planned = planned.or(of.planned);
         }
     }
-    Outcome { plan, records, state }
+    Outcome { plan, records, state, prices }
 }
 
 /// A container's place in an observation.
@@ -491,7 +494,8 @@ fn below_limits(sizes: Sizes) -> Sizes {
 
 /// Divides each node among the containers that are changed; and then, for those that are only shown, as if they
 /// were, too.
-fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) {
+fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) -> BTreeMap<String, Price> {
+    let mut prices = BTreeMap::new();
     let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         by_node.entry(draft.node_name).or_default().push(index);
@@ -511,14 +515,17 @@ fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) {
         let node = &observation.nodes[name];
         let held = held.get(name).copied().unwrap_or_default();
         let applied: Vec<usize> = all.iter().copied().filter(|index| drafts[*index].applies).collect();
-        divide(observation, node, held, &applied, &BTreeSet::new(), drafts);
+        let price = divide(observation, node, held, &applied, &BTreeSet::new(), drafts);
+        prices.extend(price.map(|price| (name.to_owned(), price)));
         if applied.len() < all.len() {
             divide(observation, node, held, &all, &applied.into_iter().collect(), drafts);
         }
     }
+    prices
 }
 
-/// Divides a node among these drafts, and gives their shares to those of them that are not `settled` yet.
+/// Divides a node among these drafts, and gives their shares to those of them that are not `settled` yet. Returns
+/// what one more core would be worth.
 fn divide(
     observation: &Observation,
     node: &Node,
@@ -526,7 +533,7 @@ fn divide(
     among: &[usize],
     settled: &BTreeSet<usize>,
     drafts: &mut [Draft<'_>],
-) {
+) -> Option<Price> {
     let claims: Vec<_> = among.iter().map(|index| drafts[*index].claim(observation)).collect();
     let ours = |get: fn(&Claim<'_>) -> u64| claims.iter().map(|claim| u128::from(get(claim))).sum::<u128>();
     let left = |total: u64, held: u128, ours: u128| {
@@ -541,9 +548,10 @@ fn divide(
         .collect();
     for (position, index) in among.iter().enumerate().filter(|(_, index)| !settled.contains(index)) {
         let (cpu_floor, memory_floor) = floors[position];
-        let cpu_share = cpu.as_ref().map_or(cpu_floor, |shares| shares[position]);
+        let cpu_share = cpu.as_ref().map_or(cpu_floor, |cpu| cpu.shares[position]);
         let memory_share = memory.as_ref().map_or(memory_floor, |shares| shares[position]);
         drafts[*index].share(Resource::Cpu, cpu_share.0, cpu.is_err());
         drafts[*index].share(Resource::Memory, memory_share.0, memory.is_none());
     }
+    cpu.ok().map(|cpu| cpu.price)
 }
