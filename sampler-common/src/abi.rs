@@ -143,8 +143,10 @@ pub struct Baseline {
     /// What of its present wait was charged at migrations: ns in the lower 56 bits, and above them the index of
     /// the [`Cause`] of the longest stretch.
     pub away: u64,
-    /// Made of the other numbers and the pid: an entry of which each half is another thread's has a wrong one.
-    pub check: u64,
+    /// Made of the numbers above and the pid: an entry of which each half is another thread's has a wrong one.
+    pub check: u32,
+    /// The same of `run_delay_ns` and `pace`, which is read by itself and later.
+    pub pace_check: u32,
     /// What it would have run while it waited.
     pub pace: Pace,
 }
@@ -153,7 +155,8 @@ impl Baseline {
     /// An entry for the thread at `task` with this pid.
     #[inline(always)]
     pub const fn new(task: u64, pid: u32, run_delay_ns: u64, away: u64, pace: Pace) -> Self {
-        Self { task, run_delay_ns, away, check: check(pid, run_delay_ns, away, pace), pace }
+        let pace_check = check(pid, run_delay_ns, pace.folded());
+        Self { task, run_delay_ns, away, check: check(pid, run_delay_ns, away), pace_check, pace }
     }
 
     /// Whether this is an entry of the thread at `task` with this pid, which has been switched in `pcount` times, and
@@ -164,8 +167,15 @@ impl Baseline {
     #[inline(always)]
     pub fn is_of(&self, task: u64, pid: u32, pcount: u64) -> bool {
         self.task == task
-            && self.check == check(pid, self.run_delay_ns, self.away, self.pace)
+            && self.check == check(pid, self.run_delay_ns, self.away)
             && (pcount != 0 || self.away_ns() == self.run_delay_ns)
+    }
+
+    /// The pace of the thread with this pid, whose entry this is or was a moment ago.
+    #[inline(always)]
+    pub fn pace_of(&self, pid: u32) -> Option<Pace> {
+        let right = self.pace_check == check(pid, self.run_delay_ns, self.pace.folded());
+        if right { Some(self.pace) } else { None }
     }
 
     /// Charged at migrations in the present wait, in ns.
@@ -192,11 +202,10 @@ impl Baseline {
 
 /// Of pids that share an entry each has another.
 #[inline(always)]
-const fn check(pid: u32, run_delay_ns: u64, away: u64, pace: Pace) -> u64 {
-    // Odd multipliers, so that no bit of a number is lost.
-    (run_delay_ns ^ pace.folded().rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        ^ away.wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
-        ^ pid as u64
+const fn check(pid: u32, one: u64, other: u64) -> u32 {
+    // Odd multipliers lose no bit of a number; the upper half of a product depends on all of them.
+    let mixed = one.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ other.wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+    (mixed >> 32) as u32 ^ pid
 }
 
 /// As whom the threads of a cgroup subsystem state count, direct-mapped by css id.

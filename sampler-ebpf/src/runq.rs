@@ -82,10 +82,7 @@ pub fn switch(next: Task) {
             largest = Cause::Away;
         }
     }
-    let run = next.run_ns();
-    let held = here - idle + unseen;
-    let mut pace = if known { before.pace } else { Pace::unknown(now - held, run) };
-    row.miss(pace.waited(now, run, held));
+    let pace = miss(row, next, entry, known, now, here - idle + unseen);
     // SAFETY: as above.
     unsafe { entry.write_volatile(Baseline::new(task, pid, run_delay + here, 0, pace)) };
     row.count(bucket(here + charged + unseen), largest);
@@ -135,11 +132,26 @@ pub fn migrate(task: Task) {
     let cause = cause::charge(row, at, cpu_id, cpu, task, now - waited, now);
     let idle = idle_ns(row) - idle_before;
     let away = before.away_and(waited, cause);
-    let (run, held) = (task.run_ns(), waited - idle);
-    let mut pace = if known { before.pace } else { Pace::unknown(now - held, run) };
-    row.miss(pace.waited(now, run, held));
+    let pace = miss(row, task, entry, known, now, waited - idle);
     // SAFETY: as above.
     unsafe { entry.write_volatile(Baseline::new(task.0 as u64, pid, run_delay, away, pace)) };
+}
+
+/// Counts what a thread would have run in the `held_ns` that it has waited up to `now`, by the pace in its entry if
+/// that is `known` to be its own. Returns its pace now.
+#[inline(always)]
+fn miss(row: &mut Row, task: Task, entry: *const Baseline, known: bool, now: u64, held_ns: u64) -> Pace {
+    let run = task.run_ns();
+    // Read only now: were it kept while the wait is charged, the stack of all calls together would be more than the
+    // 512 bytes that Linux 6.1 allows.
+    // SAFETY: a map value, copied word by word and checked.
+    let entry = unsafe { entry.read_volatile() };
+    let mut pace = match entry.pace_of(task.pid()) {
+        Some(pace) if known => pace,
+        _ => Pace::unknown(now - held_ns, run),
+    };
+    row.miss(pace.waited(now, run, held_ns));
+    pace
 }
 
 /// Wake-up latency in a row: the part of a wait that no CPU time would shorten.
