@@ -54,7 +54,7 @@ const GROUP_NODES: u32 = 20;
 /// Groups that differ; the others are these again.
 const GROUPS: u64 = 2;
 const THREADS: usize = 2;
-const PASSES: usize = 1;
+const PASSES: usize = 3;
 /// Of history that the containers have.
 const HISTORY_MINUTES: u32 = 30;
 

@@ -113,13 +113,13 @@ fn a_cluster_lives_under_checked_plans() {
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster.json");
     let path = json.to_str().unwrap();
     let arguments =
-        ["cluster", "--nodes", "3", "--containers", "60", "--seed", "7", "--hours", "2", "--json", path];
+        ["cluster", "--nodes", "3", "--containers", "60", "--seed", "7", "--hours", "1", "--json", path];
     let output = simulate(&arguments).unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
     let text = fs::read(&json).unwrap();
     let report: Value = serde_json::from_slice(&text).unwrap();
-    assert_eq!((&report["plans_checked"], &report["violations"]), (&120.into(), &0.into()));
+    assert_eq!((&report["plans_checked"], &report["violations"]), (&60.into(), &0.into()));
     assert!(report["actions"].as_u64().unwrap() > 10, "{report}");
     assert!(report["reasons"].as_array().unwrap().len() > 5, "{report}");
     assert!(report["unmet"].as_f64() < report["untouched"]["unmet"].as_f64(), "{report}");
