@@ -75,6 +75,11 @@ impl Pace {
         Self { awake_ns: now, ran_ns: run_ns, cycles: 0, state: state(0, WHOLE - 1, rest_ns) }
     }
 
+    /// What it had run by the end of its last sleep, in ns.
+    pub const fn ran_ns(&self) -> u64 {
+        self.ran_ns
+    }
+
     /// The thread, which has run for `run_ns` in its life, has waited for `waited_ns` up to now.
     #[inline(always)]
     pub fn waited(&mut self, now: u64, run_ns: u64, waited_ns: u64) -> Missed {

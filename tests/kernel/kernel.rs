@@ -65,6 +65,8 @@ fn wrong_offsets_of_numbers_fail_the_self_check() {
         ("the stamp", Kernel { task_last_queued: field("task_struct", "sched_info.last_arrival"), ..right }),
         ("the delay", Kernel { task_run_delay: field("task_struct", "sched_info.pcount"), ..right }),
         ("the delay", Kernel { task_run_delay: field("task_struct", "sched_info.last_arrival"), ..right }),
+        ("the run time", Kernel { task_run: field("task_struct", "se.vruntime"), ..right }),
+        ("the run time", Kernel { task_run: field("task_struct", "se.exec_start"), ..right }),
     ];
     for (what, kernel) in wrong {
         let text = checked(kernel).expect_err(what);

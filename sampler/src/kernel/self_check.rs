@@ -1,9 +1,10 @@
 //! Before anything is published: do the programs say of our own threads what the kernel says?
 //!
 //! The verifier checks every pointer that is followed at an offset from BTF, but not the scalars: a wrong
-//! offset of the clock or of `sched_info` would give numbers that look like delays. So two threads are
-//! made to contend for one CPU, and what the programs keep of one of them must equal its run delay in
-//! `/proc/thread-self/schedstat` to the nanosecond. If not, the sampler does not start.
+//! offset of the clock, of `sched_info` or of the run time would give numbers that look like delays and paces. So two threads
+//! are made to contend for one CPU, and what the programs keep of one of them must equal its run delay in
+//! `/proc/thread-self/schedstat` to the nanosecond, and lie between its run times around a sleep. If not, the sampler does
+//! not start.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,20 @@ pub enum SelfCheckError {
     Differs {
         /// What schedstat says.
         kernel_ns: u64,
+    },
+    /// The run time by which demand is told is not the kernel's.
+    #[error(
+        "self-check failed: the kernel says that a thread of ours has run for {least_ns} to {most_ns} ns, and the \
+         programs that it has for {ours_ns} ns; they misread this kernel's scheduler, so nothing is measured. \
+         Please report this with the output of `uname -a`"
+    )]
+    RunTime {
+        /// What schedstat said before a sleep.
+        least_ns: u64,
+        /// What it said after it.
+        most_ns: u64,
+        /// What the programs keep of the sleep.
+        ours_ns: u64,
     },
     /// The programs keep the right figure and count too little.
     #[error(
@@ -115,21 +130,30 @@ fn checked_thread(baselines: &Mapped<Baseline>, cpu: usize) -> Result<u64, SelfC
     let mut waited_ns = 0;
     let mut misses = 0;
     while begun.elapsed() < TIMEOUT {
+        let asleep = Schedstat::read()?;
         std::thread::sleep(Duration::from_millis(1));
-        let before = run_delay_ns()?;
-        waited_ns = before;
-        if before < ENOUGH_NS {
+        let awake = Schedstat::read()?;
+        waited_ns = awake.run_delay_ns;
+        if waited_ns < ENOUGH_NS {
             continue;
         }
-        let found = (0..baselines.len()).any(|pid| baselines.read(pid).run_delay_ns == before);
-        if found {
-            return Ok(before);
-        }
+        let mut entries = (0..baselines.len()).map(|pid| baselines.read(pid));
+        let miss = match entries.find(|entry| entry.run_delay_ns == waited_ns) {
+            None => SelfCheckError::Differs { kernel_ns: waited_ns },
+            Some(entry) => {
+                let ours_ns = entry.pace.ran_ns();
+                let (least_ns, most_ns) = (asleep.run_ns, awake.run_ns);
+                if (least_ns..=most_ns).contains(&ours_ns) {
+                    return Ok(waited_ns);
+                }
+                SelfCheckError::RunTime { least_ns, most_ns, ours_ns }
+            }
+        };
         // Where the thread was switched out meanwhile, what was looked for had changed. And once in a while another
         // thread with the same entry may have come in between.
-        misses += u32::from(run_delay_ns()? == before);
+        misses += u32::from(Schedstat::read()?.run_delay_ns == waited_ns);
         if misses == MISSES {
-            return Err(SelfCheckError::Differs { kernel_ns: before });
+            return Err(miss);
         }
     }
     Err(SelfCheckError::NothingToCompare { waited_ns, seconds: TIMEOUT.as_secs() })
@@ -145,14 +169,24 @@ fn clock_backwards(programs: &Programs) -> u64 {
     (0..programs.cpus.len()).map(|cpu| programs.cpus.read(cpu).clock_backwards).sum()
 }
 
-/// The second field: time spent waiting on a run queue.
+/// The calling thread's own, by the kernel:
 /// <https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat>
-fn run_delay_ns() -> Result<u64, SelfCheckError> {
-    let text = std::fs::read_to_string(SCHEDSTAT).map_err(SelfCheckError::Schedstat)?;
-    text.split_ascii_whitespace()
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| SelfCheckError::Schedstat(io::ErrorKind::InvalidData.into()))
+struct Schedstat {
+    /// Time spent on a CPU, as of the last tick or switch.
+    run_ns: u64,
+    /// Time spent waiting on a run queue.
+    run_delay_ns: u64,
+}
+
+impl Schedstat {
+    fn read() -> Result<Self, SelfCheckError> {
+        let text = std::fs::read_to_string(SCHEDSTAT).map_err(SelfCheckError::Schedstat)?;
+        let mut fields = text.split_ascii_whitespace().map(|field| field.parse().ok());
+        match [fields.next().flatten(), fields.next().flatten()] {
+            [Some(run_ns), Some(run_delay_ns)] => Ok(Self { run_ns, run_delay_ns }),
+            _ => Err(SelfCheckError::Schedstat(io::ErrorKind::InvalidData.into())),
+        }
+    }
 }
 
 /// A CPU that this thread may run on.
