@@ -203,6 +203,16 @@ mod tests {
         prop::collection::vec((1..20_000u64, 1..1u64 << 40), 1..80)
     }
 
+    /// The largest of the samples of the last so many seconds.
+    fn peak(samples: &[(u64, u64)], now: Timestamp, seconds: u64) -> Option<u64> {
+        let mut at = START;
+        let placed = samples.iter().map(|(step, bytes)| {
+            at += step;
+            (at, *bytes)
+        });
+        placed.filter(|(at, _)| at + seconds > now.0).map(|(_, bytes)| bytes).max()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -212,21 +222,19 @@ mod tests {
             let (now, settings) = (history.latest().unwrap(), Policy::default().history);
             let found = history.percentiles(now, &settings).unwrap();
             prop_assert!([found.p50, found.p90, found.p95, found.p99, found.max].is_sorted());
-            // All samples lie within the window.
-            let max = samples.iter().map(|sample| sample.1).max().unwrap() as f64;
-            let least = max.max(SCALE.edge(0));
-            prop_assert!(found.max >= max && found.max <= least * SCALE.ratio() * (1.0 + 1e-9), "{max} {found:?}");
+            // The window drops an eighth of itself at a time.
+            let least = peak(&samples, now, WINDOW.0 / 8 * 7).unwrap() as f64;
+            let most = (peak(&samples, now, WINDOW.0).unwrap() as f64).max(SCALE.edge(0)) * SCALE.ratio();
+            prop_assert!(found.max >= least && found.max <= most * (1.0 + 1e-9), "{least} {most} {found:?}");
         }
 
         #[test]
         fn the_recent_peak_is_exact_for_most_of_a_day(samples in samples()) {
             let history = history(&samples);
             let now = history.latest().unwrap();
-            let mut at = START;
-            let placed: Vec<_> = samples.iter().map(|(step, bytes)| { at += step; (at, *bytes) }).collect();
-            let peak = |seconds: u64| placed.iter().filter(|(at, _)| at + seconds > now.0).map(|(_, bytes)| *bytes).max();
             let found = history.recent_peak(now).unwrap().0;
-            prop_assert!(found >= peak(RECENT_SECONDS - SLOT_SECONDS).unwrap() && found <= peak(RECENT_SECONDS).unwrap());
+            prop_assert!(found >= peak(&samples, now, RECENT_SECONDS - SLOT_SECONDS).unwrap());
+            prop_assert!(found <= peak(&samples, now, RECENT_SECONDS).unwrap());
         }
 
         #[test]
