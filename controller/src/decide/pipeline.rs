@@ -52,8 +52,8 @@ pub struct Outcome {
     pub prices: BTreeMap<String, Price>,
 }
 
-/// Decides.
-pub fn decide(observation: &Observation, state: &State, now: Timestamp) -> Outcome {
+/// Decides. The state goes in and comes out again: it is large, and nobody needs it twice.
+pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcome {
     let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> =
         observation.pods.iter().map(|(uid, pod)| (uid, select::policy(observation, pod))).collect();
     let mut state = remember(observation, state, &chosen, now);
@@ -100,22 +100,19 @@ pub(super) struct Place<'a> {
 /// Disabled nothing new.
 fn remember(
     observation: &Observation,
-    state: &State,
+    mut state: State,
     chosen: &BTreeMap<&PodUid, Result<Chosen, Reason>>,
     now: Timestamp,
 ) -> State {
-    let mut state = state.clone();
     for (uid, pod) in &observation.pods {
         let Ok(Chosen { policy, .. }) = &chosen[uid] else { continue };
         let Some(node) = pod.node.as_ref().and_then(|node| observation.nodes.get(node)) else { continue };
-        let containers = state.pods.entry(uid.clone()).or_default();
+        let of_pod = state.pods.entry(uid.clone()).or_default();
         for (name, container) in &pod.containers {
             if container.kind == ContainerKind::Init {
                 continue;
             }
-            let of = containers
-                .entry(name.clone())
-                .or_insert_with(|| ContainerState::new(container.desired, policy, now));
+            let of = of_pod.get_or_insert_with(name, || ContainerState::new(container.desired, policy, now));
             if policy.mode == Mode::Disabled {
                 of.last_seen = now;
             } else {

@@ -27,11 +27,11 @@ const HOUR_SECONDS: u64 = 3600;
 /// More changes than this within the hour are not told apart.
 const MOST_CHANGES: usize = 64;
 
-/// What is remembered, by pod and container.
+/// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// By the pod's uid, then the container's name.
-    pub pods: BTreeMap<PodUid, BTreeMap<String, ContainerState>>,
+    /// Of each pod.
+    pub pods: BTreeMap<PodUid, PodState>,
 }
 
 impl State {
@@ -43,10 +43,71 @@ impl State {
     /// Forgets those that have not been there for long.
     pub fn forget(&mut self, now: Timestamp) {
         let remembered = |state: &ContainerState| now.seconds_since(state.last_seen) <= FORGET_AFTER.0;
-        self.pods.retain(|_, containers| {
-            containers.retain(|_, state| remembered(state));
-            !containers.is_empty()
+        self.pods.retain(|_, pod| {
+            pod.containers.retain(|(_, state)| remembered(state));
+            !pod.containers.is_empty()
         });
+    }
+}
+
+/// What is remembered of a pod's containers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodState {
+    /// In the order of their names. A map would take room for eleven where there are one or two.
+    containers: Vec<(String, ContainerState)>,
+}
+
+impl PodState {
+    /// What is remembered of the container of this name.
+    pub fn get(&self, name: &str) -> Option<&ContainerState> {
+        Some(&self.containers[self.place(name).ok()?].1)
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut ContainerState> {
+        let place = self.place(name).ok()?;
+        Some(&mut self.containers[place].1)
+    }
+
+    /// What is remembered of the container of this name, or else `new`, from now on.
+    pub fn get_or_insert_with(
+        &mut self,
+        name: &str,
+        new: impl FnOnce() -> ContainerState,
+    ) -> &mut ContainerState {
+        let place = self.place(name).unwrap_or_else(|place| {
+            // No more room than is needed: each is more than a kilobyte.
+            self.containers.reserve_exact(1);
+            self.containers.insert(place, (name.to_owned(), new()));
+            place
+        });
+        &mut self.containers[place].1
+    }
+
+    /// Its containers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ContainerState)> {
+        self.containers.iter().map(|(name, state)| (name.as_str(), state))
+    }
+
+    /// Of how many containers something is remembered.
+    pub fn len(&self) -> usize {
+        self.containers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.containers.binary_search_by(|(other, _)| other.as_str().cmp(name))
+    }
+}
+
+impl FromIterator<(String, ContainerState)> for PodState {
+    fn from_iter<I: IntoIterator<Item = (String, ContainerState)>>(containers: I) -> Self {
+        let containers = BTreeMap::from_iter(containers);
+        Self { containers: containers.into_iter().collect() }
     }
 }
 

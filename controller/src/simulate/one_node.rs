@@ -111,9 +111,9 @@ impl OneNode {
     ///
     /// The plan is not safe.
     pub fn decide(&mut self, now: Timestamp) -> Result<Decided, Unsafe> {
-        let outcome = decide(&self.observation, &self.state, now);
-        let checked = check(&self.observation, &outcome.state, outcome.plan, now)?;
+        let outcome = decide(&self.observation, std::mem::take(&mut self.state), now);
         self.state = outcome.state;
+        let checked = check(&self.observation, &self.state, outcome.plan, now)?;
         Ok(Decided { plan: checked.plan().clone(), records: outcome.records })
     }
 

@@ -377,7 +377,7 @@ prop_compose! {
         for (index, (mut pod, states)) in pods.into_iter().enumerate() {
             let uid = PodUid(format!("uid-{index}"));
             pod.name = format!("pod-{index}");
-            state.pods.insert(uid.clone(), states);
+            state.pods.insert(uid.clone(), states.into_iter().collect());
             observation.pods.insert(uid, pod);
         }
         Cluster { observation, state }

@@ -27,7 +27,7 @@ fn stories() -> io::Result<Vec<PathBuf>> {
 /// What is decided, in words.
 fn told(story: Story) -> String {
     let (observation, state) = story.cluster();
-    let Outcome { plan, records, state, .. } = decide(&observation, &state, NOW);
+    let Outcome { plan, records, state, .. } = decide(&observation, state, NOW);
     if let Err(error) = check(&observation, &state, plan.clone(), NOW) {
         panic!("{error}\n{plan}");
     }

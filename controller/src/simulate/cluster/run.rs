@@ -121,7 +121,7 @@ pub fn run(shape: Shape, policies: Vec<PolicyObject>, hours: u64, told: &mut dyn
             judged_minutes += 1;
         }
         let begun = Instant::now();
-        let outcome = decide(&cluster.observation, &state, cluster.now);
+        let outcome = decide(&cluster.observation, std::mem::take(&mut state), cluster.now);
         times.push(begun.elapsed());
         for record in &outcome.records {
             *reasons.entry(record.reason.name().to_owned()).or_default() += 1;
