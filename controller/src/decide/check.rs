@@ -352,7 +352,7 @@ impl Check<'_> {
         let fresh = state
             .read_until
             .is_some_and(|until| self.now.seconds_since(until) <= policy.history.stale_after.0);
-        let thick = state.history.age_seconds() >= policy.history.minimum_data.0;
+        let thick = state.known_for() >= policy.history.minimum_data;
         self.require(action, name, fresh && thick, Violation::Data);
         let used = container.readings.last().and_then(|reading| reading.memory());
         let peak = state.memory.recent_peak(self.now).max(used).map(|peak| peak.0);

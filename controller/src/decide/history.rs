@@ -123,6 +123,16 @@ impl History {
         self.usage.set_window(window.0);
     }
 
+    /// The window's length.
+    pub fn window(&self) -> Seconds {
+        Seconds(self.usage.window_seconds())
+    }
+
+    /// Since when there have been samples; `None` without any.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.latest.map(|_| self.since)
+    }
+
     /// Whether the last sample was the first of its slot: forecasts were judged, and a new bet can be made.
     pub fn ended_slot(&self) -> bool {
         self.recent.begun()

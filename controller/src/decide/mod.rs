@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`pipeline`] | puts them together |
 //! | [`select`] | is it looked at, by which policy, and is there data? |
+//! | [`together`] | is it sized by what it did itself, or its workload's replicas? |
 //! | [`size`], [`target`] | what it should have |
 //! | [`bounds`], [`quota`] | what policy, limits and namespace allow |
 //! | [`node`], [`allocate`], [`weight`] | what its node can give |
@@ -54,5 +55,6 @@ pub mod size;
 pub mod sizes;
 pub mod state;
 pub mod target;
+pub mod together;
 pub mod units;
 pub mod weight;

@@ -33,7 +33,8 @@ use super::record::{ContainerRef, DecisionRecord, Inputs, Mark, Step, Waits};
 use super::select::{self, Chosen};
 use super::size::{self, Found};
 use super::sizes::{Direction, Resource, Sizes};
-use super::state::{ContainerState, State};
+use super::state::{ContainerState, Owner, State};
+use super::together::{Known, Together};
 use super::units::{Bytes, MilliCpu, Timestamp};
 use super::weight::weight;
 use super::{order, pod};
@@ -57,12 +58,14 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> =
         observation.pods.iter().map(|(uid, pod)| (uid, select::policy(observation, pod))).collect();
     let mut state = remember(observation, state, &chosen, now);
+    let settings = |uid: &PodUid| Some(&chosen.get(uid)?.as_ref().ok()?.policy.history);
+    let together = Together::of(&state, settings, now);
 
     let mut records = Vec::new();
     let mut drafts = Vec::new();
     for (uid, pod) in &observation.pods {
         for name in pod.containers.keys() {
-            match consider(observation, &chosen[uid], &state, Place { uid, pod, name }, now) {
+            match consider(observation, &chosen[uid], &state, &together, Place { uid, pod, name }, now) {
                 Ok(draft) => drafts.push(draft),
                 Err(record) => records.push(*record),
             }
@@ -77,11 +80,14 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     let plan = order::plan(observation, actions, &mut drafts);
 
     let remembered: Vec<_> = drafts.iter().map(Draft::to_remember).collect();
+    let apart = together.apart();
     records.extend(drafts.into_iter().map(Draft::finish));
     records.sort_by(|one, other| one.container.cmp(&other.container));
-    for Remembered { uid, container, found, planned } in remembered {
+    state.apart = apart;
+    for Remembered { uid, container, found, known_since, planned } in remembered {
         if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
             of.found = Some(found);
+            of.known_since = known_since;
             of.planned = planned.or(of.planned);
         }
     }
@@ -108,6 +114,11 @@ fn remember(
         let Ok(Chosen { policy, .. }) = &chosen[uid] else { continue };
         let Some(node) = pod.node.as_ref().and_then(|node| observation.nodes.get(node)) else { continue };
         let of_pod = state.pods.entry(uid.clone()).or_default();
+        if let Some(workload) = &pod.workload
+            && !of_pod.owner.as_ref().is_some_and(|owner| owner.is(&pod.namespace, workload))
+        {
+            of_pod.owner = Some(Owner { namespace: pod.namespace.clone(), workload: workload.clone() });
+        }
         for (name, container) in &pod.containers {
             if container.kind == ContainerKind::Init {
                 continue;
@@ -137,6 +148,7 @@ pub(super) struct Draft<'a> {
     /// What the guards would leave of it, before the node is divided.
     guarded: Sizes,
     found: Found,
+    known_since: Option<Timestamp>,
     record: DecisionRecord,
     /// Why its pod is treated otherwise than resized, once that is known.
     pub(super) outcome: Option<Reason>,
@@ -147,6 +159,7 @@ struct Remembered {
     uid: PodUid,
     container: String,
     found: Found,
+    known_since: Option<Timestamp>,
     planned: Option<Sizes>,
 }
 
@@ -155,6 +168,7 @@ fn consider<'a>(
     observation: &'a Observation,
     chosen: &'a Result<Chosen, Reason>,
     state: &'a State,
+    together: &Together<'_>,
     place: Place<'a>,
     now: Timestamp,
 ) -> Result<Draft<'a>, Box<DecisionRecord>> {
@@ -196,8 +210,9 @@ fn consider<'a>(
         let reason = select::not_running(container).unwrap_or(Reason::NodeNotReady);
         return stop(record, reason);
     };
-    record.inputs = inputs(of, container, policy, now);
-    let no_data = || select::no_data(container, of, policy, now);
+    let known = together.known(uid, name, of);
+    record.inputs = inputs(of, &known, container, policy, now);
+    let no_data = || select::no_data(container, of, known.age(), policy, now);
     if let Some(reason) = select::not_running(container).or_else(no_data) {
         return stop(record, reason);
     }
@@ -215,7 +230,7 @@ fn consider<'a>(
         autoscaler: autoscaler(observation, pod),
         urgent: size::is_urgent(container, of, policy),
     };
-    let size::Sized { sizes, marks, reasons, unknown } = size::size(container, of, policy, now);
+    let size::Sized { sizes, marks, reasons, unknown } = size::size(container, of, &known, policy, now);
     record.marks = marks;
     let mut draft = Draft {
         place,
@@ -226,6 +241,7 @@ fn consider<'a>(
         sizes,
         guarded: sizes,
         found: Found { sizes, reasons },
+        known_since: known.since(),
         record,
         outcome: None,
     };
@@ -236,6 +252,7 @@ fn consider<'a>(
 
 fn inputs(
     state: &ContainerState,
+    known: &Known<'_>,
     container: &super::observation::Container,
     policy: &super::policy::Policy,
     now: Timestamp,
@@ -249,7 +266,8 @@ fn inputs(
     });
     Inputs {
         age: state.read_until.map(|until| super::duration::Seconds(now.seconds_since(until))),
-        history: size::measured_for(state),
+        history: known.age(),
+        whose: known.whose(),
         cores: latest.and_then(super::observation::Reading::cores),
         memory: latest.and_then(super::observation::Reading::memory),
         memory_peak: state.memory.recent_peak(now),
@@ -382,6 +400,7 @@ impl Draft<'_> {
             uid: self.place.uid.clone(),
             container: self.place.name.to_owned(),
             found: self.found.clone(),
+            known_since: self.known_since,
             planned: (self.is_done() && self.changes()).then_some(self.sizes),
         }
     }

@@ -86,8 +86,10 @@ pub struct Mark {
 pub struct Inputs {
     /// Age of the last reading; `None` without any.
     pub age: Option<Seconds>,
-    /// For how long it has been measured.
+    /// For how long it has been measured, or those that it is sized by.
     pub history: Seconds,
+    /// Whose history that is.
+    pub whose: Whose,
     /// CPU used, in cores.
     pub cores: Option<f64>,
     /// Working set.
@@ -96,6 +98,16 @@ pub struct Inputs {
     pub memory_peak: Option<Bytes>,
     /// What the waits say; `None` where only use is known.
     pub waits: Option<Waits>,
+}
+
+/// Whose history a container is sized by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whose {
+    /// Its own.
+    #[default]
+    Own,
+    /// That of its workload's replicas together.
+    Workload,
 }
 
 /// What the last window says of waiting.
@@ -194,8 +206,12 @@ impl fmt::Display for DecisionRecord {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { age, history, cores, memory, memory_peak, waits } = self;
-        write!(f, "{} ago, {history} of history", age.unwrap_or_default())?;
+        let Self { age, history, whose, cores, memory, memory_peak, waits } = self;
+        let history_of = match whose {
+            Whose::Own => "history",
+            Whose::Workload => "its workload's history",
+        };
+        write!(f, "{} ago, {history} of {history_of}", age.unwrap_or_default())?;
         if let Some(cores) = cores {
             write!(f, "; uses {cores:.3} cores")?;
         }

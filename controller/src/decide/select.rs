@@ -102,6 +102,7 @@ pub fn not_running(container: &Container) -> Option<Reason> {
 pub fn no_data(
     container: &Container,
     state: &ContainerState,
+    known_for: Seconds,
     policy: &Policy,
     now: Timestamp,
 ) -> Option<Reason> {
@@ -112,6 +113,6 @@ pub fn no_data(
     if age > policy.history.stale_after {
         return Some(Reason::DataStale(age));
     }
-    let (have, need) = (Seconds(state.history.age_seconds()), policy.history.minimum_data);
+    let (have, need) = (known_for, policy.history.minimum_data);
     (have < need).then_some(Reason::DataThin(have, need))
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::duration::Seconds;
 use super::observation::{Container, ContainerStatus, Reading};
 use super::policy::Policy;
 use super::reason::Reason;
@@ -10,6 +9,7 @@ use super::record::{Mark, Step};
 use super::sizes::{Resource, Sizes};
 use super::state::ContainerState;
 use super::target::{self, CpuInputs, MemoryInputs, Verdict, cpu, memory};
+use super::together::Known;
 use super::units::{Bytes, MilliCpu, Timestamp};
 
 /// What a container should have, before bounds.
@@ -74,7 +74,13 @@ pub fn whole_mebibytes(memory: Bytes) -> Bytes {
 }
 
 /// What the container should have.
-pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> Sized {
+pub fn size(
+    container: &Container,
+    state: &ContainerState,
+    known: &Known<'_>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Sized {
     let current = container.desired;
     let memory_known = state.memory.latest().is_some();
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
@@ -90,7 +96,7 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
         _ => u64::MAX,
     };
     let cpu = target::cpu(&CpuInputs {
-        history: &state.history,
+        history: known.cpu(),
         request: current.cpu(),
         limit: current.cpu_limit,
         started_with: state.started_with.cpu(),
@@ -113,7 +119,7 @@ pub fn size(container: &Container, state: &ContainerState, policy: &Policy, now:
     let mut reasons = Reasons { cpu: cpu.reason, memory: None };
     if memory_known {
         let memory = target::memory(&MemoryInputs {
-            history: &state.memory,
+            history: known.memory(),
             request: current.memory(),
             limit: current.memory_limit,
             policy,
@@ -184,9 +190,4 @@ pub fn is_urgent(container: &Container, state: &ContainerState, policy: &Policy)
         || latest.and_then(Reading::memory).is_some_and(|memory| memory > current.memory());
     let killed = container.oom_killed.is_some_and(|at| state.last_change.is_none_or(|change| at >= change));
     missed || outgrown || killed
-}
-
-/// For how long the container has been measured.
-pub fn measured_for(state: &ContainerState) -> Seconds {
-    Seconds(state.history.age_seconds())
 }

@@ -1,20 +1,25 @@
 //! What is remembered from one decision to the next: histories, changes, and what came of them.
 //!
-//! It goes into a decision and comes out of it; nothing else keeps anything. A checkpoint is this, serialised.
+//! It goes into a decision and comes out of it; nothing else keeps anything. A checkpoint is this, [stored](State::stored).
 //!
 //! # Invariants
 //!
 //! * A reading counts once, however often it is observed.
-//! * A container that is not observed is kept for [`FORGET_AFTER`]: a short gap loses nothing. Then it is forgotten.
+//! * A container that is not observed is kept for [`FORGET_AFTER`]: a short gap loses nothing. Then it is forgotten, and what
+//!   it did stays with its workload for as long as [`Workloads::forget`] says.
+//! * An owner that cannot be told for a while is the one that was last known.
 
-use std::collections::BTreeMap;
+mod stored;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::duration::Seconds;
 use super::history::History;
 use super::history::memory::MemoryHistory;
-use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState};
+use super::history::workload::Workloads;
+use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState, Workload};
 use super::policy::Policy;
 use super::size::Found;
 use super::sizes::Sizes;
@@ -32,6 +37,35 @@ const MOST_CHANGES: usize = 64;
 pub struct State {
     /// Of each pod.
     pub pods: BTreeMap<PodUid, PodState>,
+    /// Of replicas that have been forgotten, by what they were to their workload.
+    pub gone: Workloads<Role>,
+    /// Whose replicas are sized apart ([`Replicas::Apart`](super::target::Replicas)).
+    pub apart: BTreeSet<Role>,
+}
+
+/// A workload in its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The namespace.
+    pub namespace: String,
+    /// The workload.
+    pub workload: Workload,
+}
+
+impl Owner {
+    /// Whether it is this workload.
+    pub fn is(&self, namespace: &str, workload: &Workload) -> bool {
+        self.namespace == namespace && self.workload == *workload
+    }
+}
+
+/// What a container is to its workload: all containers with the same are its replicas.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Role {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The container's name.
+    pub container: String,
 }
 
 impl State {
@@ -40,19 +74,34 @@ impl State {
         self.pods.get(uid)?.get(name)
     }
 
-    /// Forgets those that have not been there for long.
+    /// Forgets those that have not been there for long. What they did stays with their workload, until that has not been
+    /// there for long, either.
     pub fn forget(&mut self, now: Timestamp) {
-        let remembered = |state: &ContainerState| now.seconds_since(state.last_seen) <= FORGET_AFTER.0;
-        self.pods.retain(|_, pod| {
-            pod.containers.retain(|(_, state)| remembered(state));
-            !pod.containers.is_empty()
+        let Self { pods, gone, apart: _ } = self;
+        pods.retain(|_, PodState { owner, containers }| {
+            let role =
+                |container: &str| Some(Role { owner: owner.clone()?, container: container.to_owned() });
+            containers.retain(|(name, state)| {
+                let stays = now.seconds_since(state.last_seen) <= FORGET_AFTER.0;
+                let measured = state.history.latest().is_some();
+                if let Some(role) = role(name).filter(|_| !stays && measured) {
+                    gone.retire(role, &state.history, &state.memory, state.last_seen);
+                } else if let Some(role) = role(name).filter(|_| stays && !gone.is_empty()) {
+                    gone.seen(&role, state.last_seen);
+                }
+                stays
+            });
+            !containers.is_empty()
         });
+        gone.forget(now);
     }
 }
 
 /// What is remembered of a pod's containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodState {
+    /// Who made it, as was last known: an owner that cannot be told for a while is not another one.
+    pub owner: Option<Owner>,
     /// In the order of their names. A map would take room for eleven where there are one or two.
     containers: Vec<(String, ContainerState)>,
 }
@@ -107,7 +156,7 @@ impl PodState {
 impl FromIterator<(String, ContainerState)> for PodState {
     fn from_iter<I: IntoIterator<Item = (String, ContainerState)>>(containers: I) -> Self {
         let containers = BTreeMap::from_iter(containers);
-        Self { containers: containers.into_iter().collect() }
+        Self { owner: None, containers: containers.into_iter().collect() }
     }
 }
 
@@ -142,6 +191,8 @@ pub struct ContainerState {
     pub last_seen: Timestamp,
     /// When the last reading that counted ended.
     pub read_until: Option<Timestamp>,
+    /// Since when it, or the replicas that it is sized by, have been measured; `None` before a reading counted.
+    pub known_since: Option<Timestamp>,
     /// What the last window said.
     pub signal: Option<Signal>,
 }
@@ -175,8 +226,15 @@ impl ContainerState {
             found: None,
             last_seen: now,
             read_until: None,
+            known_since: None,
             signal: None,
         }
+    }
+
+    /// For how long it, or the replicas that it is sized by, had been measured at its last reading.
+    pub fn known_for(&self) -> Seconds {
+        let known = self.history.latest().zip(self.known_since);
+        Seconds(known.map_or(0, |(latest, since)| latest.seconds_since(since)))
     }
 
     /// Takes note of what is observed of the container: what it has, and the readings that are new.

@@ -32,10 +32,11 @@ use controller::decide::record::{DecisionRecord, Step};
 use controller::decide::scope::{Selection, Subject, select};
 use controller::decide::sizes::Sizes;
 use controller::decide::state::State;
-use controller::decide::units::{Bytes, MilliCpu};
+use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use sampler_common::window::Window;
 
 fn decided(cluster: &Cluster) -> Outcome {
     decide(&cluster.observation, cluster.state.clone(), NOW)
@@ -299,6 +300,34 @@ proptest! {
         let (observation, state): (Observation, State) = serde_json::from_str(&stored).unwrap();
         prop_assert_eq!(&observation, &cluster.observation);
         prop_assert_eq!(&state, &cluster.state);
+    }
+
+    #[test]
+    fn p31_decisions_after_a_restart_are_those_without_it(cluster in cluster(), odd in 1..9_999_991u64) {
+        const LATER: Timestamp = Timestamp(NOW.0 + 2 * 3600);
+        let mut observation = cluster.observation.clone();
+        let containers = observation.pods.values_mut().flat_map(|pod| pod.containers.values_mut());
+        for reading in containers.flat_map(|container| &mut container.readings) {
+            let usage_ns = (reading.cores().unwrap_or(0.1) * 15e9) as u64 + odd;
+            let mut window = Window { length_ns: 15_000_000_000, usage_ns, ..Window::default() };
+            window.causes.neighbor_ns = 997 * odd;
+            *reading = Reading::Window { until: Timestamp(LATER.0 - 15), window: Box::new(window) };
+        }
+        // One that is gone for so long is remembered by its workload.
+        let gone = observation.pods.keys().next().cloned();
+        gone.iter().for_each(|uid| drop(observation.pods.remove(uid)));
+        let state = decide(&observation, decided(&cluster).state, LATER).state;
+        prop_assert!(gone.is_none_or(|uid| !state.pods.contains_key(&uid)));
+
+        let stored = state.stored().unwrap();
+        let (restored, lost) = State::restored(stored.as_bytes()).unwrap();
+        prop_assert!(lost.is_empty(), "{:?}", lost);
+        prop_assert_eq!(&restored, &state);
+        let decided = |state| {
+            let Outcome { plan, records, .. } = decide(&observation, state, LATER.plus_seconds(15));
+            serde_json::to_string(&(plan, records)).unwrap()
+        };
+        prop_assert_eq!(decided(restored), decided(state));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use controller::decide::policy::{Mode, Policy, Source};
 use controller::decide::scope::{PolicyId, WorkloadKind};
 use controller::decide::share::PerMille;
 use controller::decide::sizes::{Resource, Sizes};
-use controller::decide::state::{ContainerState, Refusal, State};
+use controller::decide::state::{ContainerState, Owner, PodState, Refusal, State};
 use controller::decide::target::Verdict;
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use sampler_common::buckets;
@@ -84,6 +84,10 @@ struct StoryPod {
     priority: i32,
     /// `deferred`, `infeasible`, `in progress` or `failing`, and for how long.
     resize: Option<(String, Seconds)>,
+    /// Its owner, as was last known.
+    owner: Option<String>,
+    /// How long ago it was last there.
+    gone: Option<Seconds>,
     containers: BTreeMap<String, StoryContainer>,
 }
 
@@ -100,6 +104,8 @@ impl Default for StoryPod {
             ready: true,
             priority: 0,
             resize: None,
+            owner: None,
+            gone: None,
             containers: BTreeMap::new(),
         }
     }
@@ -285,10 +291,22 @@ impl Story {
         for (name, pod) in self.pods {
             let uid = PodUid(format!("uid-{name}"));
             let containers = pod.containers.iter();
-            let remembered = containers
+            let mut remembered: PodState = containers
                 .filter_map(|(name, container)| Some((name.clone(), container.remembered(&policy)?)))
                 .collect();
+            remembered.owner = pod
+                .owner
+                .as_deref()
+                .and_then(workload)
+                .map(|workload| Owner { namespace: pod.namespace.clone(), workload });
+            for name in pod.containers.keys().filter(|_| pod.gone.is_some()) {
+                let container = remembered.get_mut(name).expect("what is gone was measured");
+                container.last_seen = ago(pod.gone.unwrap_or_default());
+            }
             state.pods.insert(uid.clone(), remembered);
+            if pod.gone.is_some() {
+                continue;
+            }
             observation.pods.insert(uid, pod.observed(name, policy.history.source));
         }
         (observation, state)

@@ -128,6 +128,11 @@ impl Blocks {
         }
     }
 
+    /// The window's length.
+    pub fn window_seconds(&self) -> u64 {
+        u64::from(self.block_seconds) * u64::from(Self::BLOCKS)
+    }
+
     /// Adds what another one holds.
     pub fn merge(&mut self, other: &Self) {
         let (longer, mut other) = (self.block_seconds.max(other.block_seconds), other.clone());

@@ -51,6 +51,11 @@ impl Usage {
         self.0.set_window(window_seconds);
     }
 
+    /// The window's length.
+    pub fn window_seconds(&self) -> u64 {
+        self.0.window_seconds()
+    }
+
     /// Adds another container's.
     pub fn merge(&mut self, other: &Self) {
         self.0.merge(&other.0);

@@ -43,14 +43,15 @@ impl Remembered {
 
 /// What is remembered of replicas that are gone, by workload and container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<(W, Gone)>", into = "Vec<(W, Gone)>", bound(serialize = "W: Clone + Serialize"))]
 pub struct Workloads<W: Ord> {
     gone: BTreeMap<W, Gone>,
 }
 
 /// Replicas of one workload that are gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Gone {
-    remembered: Remembered,
+pub struct Gone {
+    remembered: Box<Remembered>,
     /// When anything of the workload was last there.
     seen: Timestamp,
 }
@@ -58,6 +59,19 @@ struct Gone {
 impl<W: Ord> Default for Workloads<W> {
     fn default() -> Self {
         Self { gone: BTreeMap::new() }
+    }
+}
+
+// As pairs: a key of JSON is a string.
+impl<W: Ord> From<Vec<(W, Gone)>> for Workloads<W> {
+    fn from(gone: Vec<(W, Gone)>) -> Self {
+        Self { gone: gone.into_iter().collect() }
+    }
+}
+
+impl<W: Ord> From<Workloads<W>> for Vec<(W, Gone)> {
+    fn from(workloads: Workloads<W>) -> Self {
+        workloads.gone.into_iter().collect()
     }
 }
 
@@ -71,7 +85,7 @@ impl<W: Ord + Clone> Workloads<W> {
                 gone.seen = gone.seen.max(seen);
             }
             std::collections::btree_map::Entry::Vacant(place) => {
-                let remembered = Remembered { cpu: cpu.clone(), memory: memory.clone() };
+                let remembered = Box::new(Remembered { cpu: cpu.clone(), memory: memory.clone() });
                 place.insert(Gone { remembered, seen });
             }
         }
@@ -85,8 +99,24 @@ impl<W: Ord + Clone> Workloads<W> {
     }
 
     /// Forgets workloads that have not been there for the length of their window, a day at least.
-    pub fn forget(&mut self, now: Timestamp, window: impl Fn(&W) -> Seconds) {
-        self.gone.retain(|workload, gone| now.seconds_since(gone.seen) <= window(workload).max(LEAST).0);
+    pub fn forget(&mut self, now: Timestamp) {
+        let window = |gone: &Gone| gone.remembered.cpu.window().max(LEAST);
+        self.gone.retain(|_, gone| now.seconds_since(gone.seen) <= window(gone).0);
+    }
+
+    /// What is remembered of those that are gone.
+    pub fn get(&self, workload: &W) -> Option<&Remembered> {
+        self.gone.get(workload).map(|gone| &*gone.remembered)
+    }
+
+    /// Takes what was stored of a workload.
+    pub fn insert(&mut self, workload: W, gone: Gone) {
+        self.gone.insert(workload, gone);
+    }
+
+    /// All of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&W, &Gone)> {
+        self.gone.iter()
     }
 
     /// What is remembered of those that are gone and these, which live; `None` of a workload that nothing is known of.
@@ -95,7 +125,7 @@ impl<W: Ord + Clone> Workloads<W> {
         workload: &W,
         replicas: impl IntoIterator<Item = (&'a History, &'a MemoryHistory)>,
     ) -> Option<Remembered> {
-        let mut together = self.gone.get(workload).map(|gone| gone.remembered.clone());
+        let mut together = self.get(workload).cloned();
         for (cpu, memory) in replicas {
             match &mut together {
                 Some(together) => together.merge(cpu, memory),
@@ -128,6 +158,10 @@ mod tests {
     /// A replica that used so much for two days.
     fn replica(cores: f64) -> (History, MemoryHistory) {
         let window = settings().window;
+        replica_with(cores, window)
+    }
+
+    fn replica_with(cores: f64, window: Seconds) -> (History, MemoryHistory) {
         let mut replica =
             (History::new(Timestamp(START), window), MemoryHistory::new(Timestamp(START), window));
         for minute in 0..2 * 1440 {
@@ -144,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_replicas_did_outlives_them_and_is_forgotten_after_the_window() {
-        let (cpu, memory) = replica(2.0);
+        let (cpu, memory) = replica_with(2.0, Seconds(3 * DAY));
         let end = Timestamp(START + 2 * DAY);
         let mut workloads = Workloads::default();
         workloads.retire("shop/cart", &cpu, &memory, end);
@@ -157,27 +191,26 @@ mod tests {
         assert!(together.cpu.age_seconds() >= 2 * DAY);
         assert_eq!(together.memory.recent_peak(end), Some(Bytes(2_000_000_000)));
 
-        let window = |_: &&str| Seconds(3 * DAY);
-        workloads.forget(end.plus_seconds(3 * DAY), window);
+        workloads.forget(end.plus_seconds(3 * DAY));
         assert_eq!(workloads.len(), 1);
         // Seen again, it is kept from then on.
         workloads.seen(&"shop/cart", end.plus_seconds(DAY));
-        workloads.forget(end.plus_seconds(4 * DAY), window);
+        workloads.forget(end.plus_seconds(4 * DAY));
         assert_eq!(workloads.len(), 1);
-        workloads.forget(end.plus_seconds(4 * DAY + 1), window);
+        workloads.forget(end.plus_seconds(4 * DAY + 1));
         assert!(workloads.is_empty());
         assert_eq!(workloads.together(&"shop/cart", []), None);
     }
 
     #[test]
     fn a_short_window_forgets_no_sooner_than_after_a_day() {
-        let (cpu, memory) = replica(1.0);
+        let (cpu, memory) = replica_with(1.0, Seconds(600));
         let end = Timestamp(START + 2 * DAY);
         let mut workloads = Workloads::default();
         workloads.retire("a", &cpu, &memory, end);
-        workloads.forget(end.plus_seconds(DAY), |_| Seconds(600));
+        workloads.forget(end.plus_seconds(DAY));
         assert!(!workloads.is_empty());
-        workloads.forget(end.plus_seconds(DAY + 1), |_| Seconds(600));
+        workloads.forget(end.plus_seconds(DAY + 1));
         assert!(workloads.is_empty());
     }
 

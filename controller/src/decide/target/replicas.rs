@@ -38,6 +38,11 @@ const NEGLIGIBLE_CORES: f64 = 0.05;
 /// Nobody is judged by less than so much of its life.
 const KNOWN_SECONDS: u64 = 6 * 3600;
 
+/// Whether so much is known of a replica that it can be told from the others.
+pub fn is_known(history: &History, settings: &HistorySettings) -> bool {
+    history.age_seconds() >= KNOWN_SECONDS.min(settings.window.0)
+}
+
 impl Replicas {
     /// How to size replicas that did this, and how far apart they are; `None` where fewer than two are known for long
     /// enough, which leaves it as it was.
@@ -47,9 +52,7 @@ impl Replicas {
         now: Timestamp,
         settings: &HistorySettings,
     ) -> (Self, Option<Spread>) {
-        let known = histories
-            .into_iter()
-            .filter(|history| history.age_seconds() >= KNOWN_SECONDS.min(settings.window.0));
+        let known = histories.into_iter().filter(|history| is_known(history, settings));
         let (mut spread, mut replicas) = (Spread { least: f64::INFINITY, most: 0.0 }, 0);
         for p90 in known.filter_map(|history| history.percentile_at(now, 0.9, settings)) {
             spread = Spread { least: spread.least.min(p90), most: spread.most.max(p90) };
