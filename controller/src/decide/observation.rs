@@ -155,18 +155,21 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// What it holds on its node: its containers, or the init container that needs most, and the overhead.
+    /// What it holds on its node: its containers, or its sidecars and the init container that needs most, and the overhead.
+    ///
+    /// Kubernetes counts beside an init container only the sidecars that were started before it. The order is not known here,
+    /// so all of them count: never less than what the node holds for it.
     pub fn held(&self) -> Sizes {
         let infeasible = matches!(self.resize, ResizeState::Infeasible { .. });
         let sum = |get: fn(&Sizes) -> u64| -> u64 {
             let held = |container: &Container| get(&container.held(infeasible));
-            let of = |init: bool| {
-                self.containers
-                    .values()
-                    .filter(move |container| (container.kind == ContainerKind::Init) == init)
+            let of = |kind: ContainerKind| {
+                self.containers.values().filter(move |container| container.kind == kind).map(held)
             };
-            let together = of(false).map(held).fold(0, u64::saturating_add);
-            together.max(of(true).map(held).max().unwrap_or(0)).saturating_add(get(&self.overhead))
+            let apps = of(ContainerKind::App).fold(0, u64::saturating_add);
+            let init = of(ContainerKind::Init).max().unwrap_or(0);
+            let beside = of(ContainerKind::Sidecar).fold(get(&self.overhead), u64::saturating_add);
+            apps.max(init).saturating_add(beside)
         };
         Sizes {
             cpu_request: Some(MilliCpu(sum(|sizes| sizes.cpu().0))),
@@ -495,4 +498,58 @@ pub struct DisruptionBudget {
     pub selector: LabelSelector,
     /// How many of them may be disrupted now.
     pub disruptions_allowed: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(kind: ContainerKind, milli: u64) -> Container {
+        Container {
+            kind,
+            desired: Sizes { cpu_request: Some(MilliCpu(milli)), ..Sizes::default() },
+            allocated: None,
+            actual: None,
+            resize_policy: ResizePolicy::default(),
+            status: ContainerStatus::Waiting,
+            ready: false,
+            restarts: 0,
+            oom_killed: None,
+            readings: Vec::new(),
+        }
+    }
+
+    fn held(containers: &[(ContainerKind, u64)]) -> u64 {
+        let containers = containers.iter().enumerate();
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "web".into(),
+            resource_version: "1".into(),
+            node: None,
+            workload: None,
+            labels: Labels::new(),
+            qos: Qos::Burstable,
+            phase: Phase::Running,
+            terminating: false,
+            is_static: false,
+            ready: true,
+            priority: Priority::Value(0),
+            overhead: Sizes { cpu_request: Some(MilliCpu(7)), ..Sizes::default() },
+            resize: ResizeState::Settled,
+            containers: containers
+                .map(|(index, (kind, milli))| (index.to_string(), container(*kind, *milli)))
+                .collect(),
+        };
+        pod.held().cpu().0
+    }
+
+    #[test]
+    fn sidecars_are_held_beside_the_containers_and_beside_the_largest_init_container() {
+        use ContainerKind::{App, Init, Sidecar};
+        assert_eq!(held(&[(App, 100), (App, 50), (Sidecar, 30), (Sidecar, 10)]), 190 + 7);
+        // The init containers run one after the other.
+        assert_eq!(held(&[(App, 100), (Init, 300), (Init, 200)]), 300 + 7);
+        assert_eq!(held(&[(App, 100), (Sidecar, 30), (Init, 300), (Init, 200)]), 330 + 7);
+        assert_eq!(held(&[(App, 500), (Sidecar, 30), (Init, 300)]), 530 + 7);
+    }
 }

@@ -106,7 +106,8 @@ impl Ruling {
 /// A guard.
 pub type Guard = fn(&Facts<'_>, Sizes) -> Ruling;
 
-/// All of them, in order: what forbids before what delays, and last what counts.
+/// All of them, in order: what forbids before what delays, and last what counts. What is worth a change is told before a step is
+/// shortened: steps smaller than the hysteresis get there, too.
 pub const ALL: [Guard; 11] = [
     under_way,
     refused,
@@ -115,8 +116,8 @@ pub const ALL: [Guard; 11] = [
     pressure,
     readiness,
     memory_peak,
-    step,
     hysteresis,
+    step,
     cooldown,
     rate,
 ];

@@ -4,11 +4,16 @@ use super::{Facts, Ruling};
 use crate::decide::reason::Reason;
 use crate::decide::sizes::Sizes;
 
-/// Holds everything once there have been as many changes within the hour as the policy allows.
+/// Holds everything once there have been as many changes within the hour as the policy allows; but what is being hurt may go up
+/// once more.
 pub fn rate(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     let changes = facts.state.changed.len() as u32;
-    if changes < facts.policy.resize.changes_per_hour.get() {
+    let allowed = facts.policy.resize.changes_per_hour.get();
+    if changes < allowed {
         return Ruling::pass(proposal);
     }
-    Ruling::hold(facts, proposal, Reason::ChangesPerHour(changes))
+    let current = facts.current();
+    let once_more = facts.urgent && changes == allowed;
+    let left = if once_more { proposal.not_below(&current) } else { current };
+    Ruling::leave(proposal, left, Reason::ChangesPerHour(changes))
 }

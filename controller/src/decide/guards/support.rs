@@ -1,7 +1,7 @@
 //! What a node can do to a running container.
 
 use super::{Facts, Ruling};
-use crate::decide::observation::ResizeSupport;
+use crate::decide::observation::{Qos, ResizeSupport};
 use crate::decide::policy::Fallback;
 use crate::decide::reason::Reason;
 use crate::decide::sizes::{Resource, Sizes};
@@ -26,7 +26,11 @@ pub fn support(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     let shrinks = proposal.memory_limit < current.memory_limit;
     let restarts = facts.container.resize_policy.restarts(Resource::Memory);
     if shrinks && !restarts && facts.node.resize == ResizeSupport::NoMemoryDecrease {
-        let left = proposal.with(Resource::Memory, &current);
+        // The request may shrink, but not that of a Guaranteed pod, which is its limit.
+        let left = match facts.pod.qos {
+            Qos::Guaranteed => proposal.with(Resource::Memory, &current),
+            _ => Sizes { memory_limit: current.memory_limit, ..proposal },
+        };
         return Ruling::leave(proposal, left, Reason::MemoryDecreaseUnsupported);
     }
     Ruling::pass(proposal)
