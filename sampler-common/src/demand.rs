@@ -15,9 +15,12 @@
 //!
 //! * Work that arrives at a rate of its own and piles up looks like a thread that always has work. So what busy
 //!   threads miss is a guess: the truth lies within the bounds, confidence is low, and a window after a raise tells.
+//! * A thread that works at fixed times and keeps up, though it waits, wants what it uses; its demand is told higher
+//!   ([`crate::pace`]), and confidence does not know it.
 //! * Threads that work by turns and are more than the node has CPUs for wait for each other also when nothing else holds
 //!   them back: the point is what they would use with a CPU for each, up to the CPUs of the node.
-//! * What a thread waits beyond the ends of the window is off: by its longest wait at most, which confidence allows for.
+//! * What a thread waits beyond the ends of the window is off: by its longest wait at most, which confidence
+//!   allows for where a wait as long has ended in the window. Of a container of which none has, demand is its use.
 //!
 //! # Without pace
 //!

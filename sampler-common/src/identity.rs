@@ -155,8 +155,14 @@ pub struct Names {
     pub namespace: String,
     /// Name of the pod.
     pub pod: String,
-    /// Name of the container; `POD` for the pod's sandbox, which has none; `None` while it is not known.
+    /// Name of the container; [`Names::SANDBOX`] for the pod's sandbox, which has none; `None` while it is not known.
     pub container: Option<String>,
+}
+
+impl Names {
+    /// What a pod's sandbox is called in place of a container, as cAdvisor had it. No container can be: their names are in
+    /// lower case.
+    pub const SANDBOX: &str = "POD";
 }
 
 /// A container.

@@ -11,6 +11,10 @@
 //!
 //! * None for threads whose cycles are alike: they are remembered as a mean over some 2 to 4 s of their run and sleep.
 //!   A wait of irregular threads is off by as much as the cycle that it lies in.
+//! * One that sleeps until a fixed time (a timer, requests that it keeps up with) sleeps the less the longer it has waited,
+//!   and would have run no more. It cannot be told from one that sleeps for a fixed time, so what it misses is told too
+//!   high: by its waits × its pace, which for waits as long as its sleep is as much again as it uses.
+//! * A thread faster than 15/16 is taken to be busy, too.
 //! * A thread is taken to want a whole CPU (**busy**) until it has slept once, and while it has not slept
 //!   for twice its longest burst and 17 ms: it has begun something else. That it wants so much is a guess, and is counted by itself.
 //! * A sleep counts for a second at most: whatever sleeps for longer is at rest. So slower cycles have too high a pace,

@@ -27,6 +27,11 @@ use crate::throttle::DURATIONS;
 #[serde(transparent)]
 pub struct CgroupId(pub u64);
 
+impl CgroupId {
+    /// The root of a hierarchy.
+    pub const ROOT: Self = Self(1);
+}
+
 impl std::fmt::Display for CgroupId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

@@ -45,10 +45,10 @@ static SLOTS: Array<SlotRecord> = Array::with_max_entries(SIZED_BY_LOADER, MMAPA
 #[map]
 static FREE_SLOTS: Queue<Slot> = Queue::with_max_entries(SIZED_BY_LOADER, 0);
 
-/// Cgroups that are made and removed: room for 680 events in one window. Those that do not fit are counted,
-/// and user space looks at the whole tree then.
+/// Cgroups that are made and removed: room for 2,674 events of 392 bytes in one window, 100 cgroups a second for 13 s.
+/// Those that do not fit are counted, and user space looks at the whole tree then.
 #[map]
-static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 
 /// How many did not fit. The kernel makes and removes cgroups one at a time (`cgroup_mutex`).
 #[map]

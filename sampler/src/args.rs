@@ -132,7 +132,7 @@ pub struct Live {
     pub interval: Duration,
     /// Name of this Kubernetes node: pods get their names from the API server then, which is found by KUBECONFIG, a
     /// pod's service account, or ~/.kube/config
-    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
+    #[arg(long, env = "LOADLINE_NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<NodeName>,
     /// Where the host's cgroups are mounted, such as /sys/fs/cgroup [default: as /proc/self/mountinfo says]
     #[arg(long, env = "LOADLINE_CGROUP_ROOT", value_name = "DIRECTORY")]
@@ -150,7 +150,8 @@ pub struct Live {
 }
 
 /// What says how this machine is measured, and nothing to who replays a recording.
-const OF_THIS_MACHINE: [&str; 5] = ["cgroup_root", "cgroup_version", "key", "slots", "bpf_stats"];
+const OF_THIS_MACHINE: [&str; 7] =
+    ["interval", "node_name", "cgroup_root", "cgroup_version", "key", "slots", "bpf_stats"];
 
 impl Arguments {
     /// The command line and the environment of this process. What cannot be understood ends it, with the reason.

@@ -325,7 +325,7 @@ mod tests {
         };
         Writer::create(&mut file, header).unwrap();
         let path = file.path().to_str().unwrap();
-        let line = ["sampler", "serve", "--interval", "100ms", "--replay", path];
+        let line = ["sampler", "serve", "--replay", path];
         let args::Command::Serve(serve) = args::Arguments::parse_from(line).command else { panic!() };
         let source = Source::open(&serve.live, &serve.replay, false).unwrap();
         assert_eq!(source.interval(), Duration::from_secs(60));

@@ -13,7 +13,7 @@ const HOUR_SECONDS: f64 = 3600.0;
 
 /// Reports it for snapshots as the daemon takes them, and for close ones.
 pub fn run(report: &mut Report) -> Result<()> {
-    for (name, span_seconds) in [("record.bytes", 15.0), ("record.bytes.1s", 1.0)] {
+    for (name, span_seconds) in [("record.bytes", 5.0), ("record.bytes.1s", 1.0)] {
         let mut node = Node::new(CONTAINERS)?;
         let mut bytes = Vec::new();
         let mut writer = Writer::create(&mut bytes, Header::default())?;

@@ -100,7 +100,8 @@ pub fn replay(
             .filter_map(|(id, window)| {
                 let names = pair[1].cgroups.get(id)?.identity.container()?.names.as_ref()?;
                 let Names { namespace, pod, container } = names.clone();
-                Some((Name { namespace, pod, container: container? }, window))
+                let container = container.filter(|name| name != Names::SANDBOX)?;
+                Some((Name { namespace, pod, container }, window))
             })
             .collect();
         node.keep(&there.keys().cloned().collect::<BTreeSet<_>>());

@@ -96,7 +96,7 @@ pub struct Names {
     pub namespace: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub pod: ::prost::alloc::string::String,
-    /// Missing: the pod's sandbox.
+    /// "POD": the pod's sandbox, which is no container of anybody's. Missing: not known yet.
     #[prost(string, optional, tag = "3")]
     pub container: ::core::option::Option<::prost::alloc::string::String>,
 }

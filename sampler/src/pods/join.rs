@@ -17,9 +17,6 @@ use sampler_common::snapshot::{CgroupId, Snapshot};
 
 use super::Table;
 
-/// What a pod's sandbox is called, as cAdvisor had it. No container can have this name: theirs are in lower case.
-pub const SANDBOX: &str = "POD";
-
 /// The names that have been given to cgroups.
 #[derive(Debug, Default)]
 pub struct Join {
@@ -56,7 +53,7 @@ impl Join {
             };
             let youngest = container.pod.as_ref().and_then(|pod| youngest.get(&pod.uid));
             if names.container.is_none() && youngest.is_some_and(|youngest| id < youngest) {
-                names.container = Some(SANDBOX.to_owned());
+                names.container = Some(Names::SANDBOX.to_owned());
             }
             container.names = Some(names.clone());
         }
@@ -65,7 +62,7 @@ impl Join {
 
 /// Whether it is the name of a container.
 fn is_container(name: Option<&str>) -> bool {
-    name.is_some_and(|name| name != SANDBOX)
+    name.is_some_and(|name| name != Names::SANDBOX)
 }
 
 #[cfg(test)]
@@ -140,7 +137,7 @@ mod tests {
         let nothing = table([pod(1, &[])]);
         assert_eq!(named(&mut join, &cgroups, &nothing), [of("pod-1", None), of("pod-1", None)]);
         let first = table([pod(1, &[(11, "nginx")])]);
-        let both = [of("pod-1", Some(SANDBOX)), of("pod-1", Some("nginx"))];
+        let both = [of("pod-1", Some(Names::SANDBOX)), of("pod-1", Some("nginx"))];
         assert_eq!(named(&mut join, &cgroups, &first), both);
         // The second comes, before its name does.
         let cgroups = [(10, 1), (11, 1), (12, 1)];
@@ -173,7 +170,7 @@ mod tests {
         let mut join = Join::default();
         let cgroups = [(10, 1), (11, 1)];
         let known = table([pod(1, &[(11, "nginx")])]);
-        let both = [of("pod-1", Some(SANDBOX)), of("pod-1", Some("nginx"))];
+        let both = [of("pod-1", Some(Names::SANDBOX)), of("pod-1", Some("nginx"))];
         assert_eq!(named(&mut join, &cgroups, &known), both);
         let gone = table([]);
         assert_eq!(named(&mut join, &cgroups, &gone), both);

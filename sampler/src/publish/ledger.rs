@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sampler_common::identity::{Container, Identity, Owner};
-use sampler_common::snapshot::{CgroupCounters, Durations, Snapshot};
+use sampler_common::snapshot::{CgroupCounters, CgroupId, Durations, Snapshot};
 use sampler_common::window::{Case, Window, Windows};
 
 /// A series of a container that is gone is there for at least so long, on the clock of the snapshots: longer than the
@@ -39,10 +39,8 @@ pub struct Labels {
     pub namespace: String,
     /// Name of the pod, or its UID while that is not known; empty outside Kubernetes.
     pub pod: String,
-    /// Name of the container, or the first digits of its id while that is not known; [`SANDBOX`] for a pod's sandbox;
+    /// Name of the container, or the first digits of its id while that is not known; [`Names::SANDBOX`] for a pod's sandbox;
     /// name of a unit; path of any other cgroup, with a leading slash.
-    ///
-    /// [`SANDBOX`]: crate::pods::join::SANDBOX
     pub container: String,
 }
 
@@ -158,7 +156,9 @@ impl Ledger {
         for (id, window) in &windows.cgroups {
             let Some(cgroup) = snapshot.cgroups.get(id) else { continue };
             let labels = Labels::from(&cgroup.identity);
-            if !self.has_room_for(&labels) {
+            // One that came and went between two looks may have been without a name; the root's path is empty, too.
+            let nameless = cgroup.identity.path.is_empty() && *id != CgroupId::ROOT;
+            if nameless || !self.has_room_for(&labels) {
                 self.left_out += 1;
                 other = other.beside(window);
                 continue;

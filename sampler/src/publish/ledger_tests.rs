@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sampler_common::identity::Names;
-use sampler_common::snapshot::{CgroupId, Counters, Presence};
+use sampler_common::snapshot::{Counters, Presence};
 
 use super::*;
 
@@ -216,6 +216,15 @@ fn what_has_no_slot_is_in_the_rest() {
     snapshot.other = cgroup("", 7).counters;
     fed.feed_whole(snapshot);
     assert_eq!(fed.scrape(), of([(OTHER, 7)]));
+}
+
+#[test]
+fn what_nobody_knows_the_name_of_is_in_the_rest_and_not_the_root() {
+    let mut fed = Fed::new(2);
+    let nameless = CgroupCounters { identity: Identity::default(), ..cgroup("", 3) };
+    fed.feed(1, [(CgroupId::ROOT.0, nameless.clone()), (7, nameless)]);
+    assert_eq!(fed.scrape(), of([("/", 3), (OTHER, 3)]));
+    assert_eq!(fed.ledger.left_out(), 1);
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! What a cgroup is called on the screen, and how that is shortened where there is little room.
 
-use sampler_common::identity::{Container, Identity, Owner};
+use sampler_common::identity::{Container, Identity, Names, Owner};
 use sampler_common::snapshot::CgroupId;
 
-use crate::pods::join::SANDBOX;
-
-/// The root of a cgroup v2 hierarchy has this id.
-const ROOT: CgroupId = CgroupId(1);
 /// What stands where something was left out.
 const CUT: &str = "…";
 /// From so many characters on it pays to show a part of a pod's name.
@@ -40,7 +36,7 @@ impl Name {
             Owner::Container(container) => Self::of_container(container),
             Owner::Unit { name } => Self::Unit(printable(name)),
             Owner::Outside if !identity.path.is_empty() => Self::Plain(printable(&identity.path)),
-            Owner::Outside if id == ROOT => Self::Plain("(root)".into()),
+            Owner::Outside if id == CgroupId::ROOT => Self::Plain("(root)".into()),
             Owner::Outside => Self::Plain(format!("cgroup {id}")),
         }
     }
@@ -51,7 +47,7 @@ impl Name {
                 namespace: printable(&names.namespace),
                 pod: printable(&names.pod),
                 container: match names.container.as_deref() {
-                    Some(SANDBOX) => "(sandbox)".into(),
+                    Some(Names::SANDBOX) => "(sandbox)".into(),
                     Some(name) => printable(name),
                     None => container.id.short().to_owned(),
                 },
@@ -168,7 +164,7 @@ mod tests {
         let names = |container| Names { namespace: "shop".into(), pod: "web-0".into(), container };
         container.names = Some(names(None));
         assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/abababababab");
-        container.names = Some(names(Some(SANDBOX.into())));
+        container.names = Some(names(Some(Names::SANDBOX.into())));
         assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/(sandbox)");
         container.names = Some(names(Some("nginx".into())));
         assert_eq!(of(7, "x", boxed(&container)), "shop/web-0/nginx");
