@@ -27,12 +27,13 @@
 //! | [`bounds`], [`quota`] | what policy, limits and namespace allow |
 //! | [`node`], [`allocate`], [`weight`] | what its node can give |
 //! | [`guards`] | what must not happen now |
-//! | [`pod`], `order` | one action for a pod, in an order that fits |
+//! | [`pod`], `order`, [`disruption`] | one action for a pod, in an order that fits, and no more restarts than allowed |
 //! | [`check`] | a second opinion on the plan |
 
 pub mod allocate;
 pub mod bounds;
 pub mod check;
+pub mod disruption;
 pub mod duration;
 pub mod guards;
 pub mod history;

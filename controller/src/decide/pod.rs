@@ -1,15 +1,15 @@
 //! What concerns a pod as a whole: its class, the LimitRange of pods, disruption, and the one action for all of its containers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::bounds;
+use super::disruption::{Disruption, Disrupts};
 use super::guards::support;
 use super::observation::{Observation, Pod, PodUid, Qos};
 use super::pipeline::Draft;
 use super::plan::{Action, ActionKind, Change};
 use super::reason::Reason;
 use super::record::Step;
-use super::scope::WorkloadKind;
 use super::sizes::{Resource, Sizes};
 use super::units::{Bytes, MilliCpu};
 
@@ -36,20 +36,23 @@ pub(super) fn actions(observation: &Observation, drafts: &mut [Draft<'_>]) -> Ve
     for (index, draft) in drafts.iter().enumerate() {
         by_pod.entry(draft.place.uid).or_default().push(index);
     }
-    let mut disruption = Disruption::new(observation);
+    let disruption = Disruption::new(observation);
     let mut actions = Vec::new();
     for (uid, indices) in by_pod {
         let pod = &observation.pods[uid];
         let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
         let Some(first) = changing.first() else { continue };
         let node = drafts[*first].node_name.to_owned();
-        let kind = how(pod, &changing, drafts, &mut disruption);
+        let kind = how(&changing, drafts);
+        check_disruption(pod, kind, &changing, drafts, &disruption);
         // Last, of what is left by everything else: these look at all containers together.
         check_class(pod, &indices, drafts);
         check_limit_ranges(observation, pod, &indices, drafts);
         let changing: Vec<usize> = indices.into_iter().filter(|index| drafts[*index].changes()).collect();
-        let Some(kind) = kind.filter(|_| !changing.is_empty()) else { continue };
-        if !changing.iter().all(|index| drafts[*index].is_done()) {
+        if kind == ActionKind::Recreate {
+            changing.iter().for_each(|index| drafts[*index].outcome = Some(Reason::Recreated));
+        }
+        if changing.is_empty() || !changing.iter().all(|index| drafts[*index].is_done()) {
             continue;
         }
         let containers = changing
@@ -88,6 +91,14 @@ fn hold_all(indices: &[usize], drafts: &mut [Draft<'_>], reason: &Reason) {
     }
 }
 
+/// The least that sizes of a resource differ by, in milli-CPU or bytes.
+fn grain(resource: Resource) -> u64 {
+    match resource {
+        Resource::Cpu => 1,
+        Resource::Memory => 1 << 20,
+    }
+}
+
 /// A pod's class never changes.
 fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
     let before = class(pod.containers.values().map(|container| &container.desired));
@@ -96,14 +107,20 @@ fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
         return;
     }
     // A request that would reach its limit stops just below it, where that is enough to stay Burstable.
-    let reaches = |draft: &Draft<'_>| {
-        let Sizes { cpu_request, cpu_limit, .. } = draft.sizes;
-        cpu_request == cpu_limit && draft.sizes.cpu() > draft.current().cpu()
-    };
-    if let Some(index) = indices.iter().find(|index| reaches(&drafts[**index])) {
-        let draft = &mut drafts[*index];
-        let below = draft.sizes.cpu().saturating_sub(MilliCpu(1));
-        draft.mark(Step::Plan, Sizes { cpu_request: Some(below), ..draft.sizes }, Reason::QosWouldChange);
+    let reaching = Resource::ALL.into_iter().find_map(|resource| {
+        let reaches = |draft: &Draft<'_>| {
+            let (request, limit) = draft.sizes.pair(resource);
+            request == limit && request > draft.current().pair(resource).0
+        };
+        Some((resource, *indices.iter().find(|index| reaches(&drafts[**index]))?))
+    });
+    if let Some((resource, index)) = reaching {
+        let draft = &mut drafts[index];
+        let (request, limit) = draft.sizes.pair(resource);
+        let below =
+            limit.map(|limit| limit.saturating_sub(grain(resource))).max(draft.current().pair(resource).0);
+        let left = draft.sizes.with_pair(resource, (below.min(request), limit));
+        draft.mark(Step::Plan, left, Reason::QosWouldChange);
     }
     if changes(drafts) {
         hold_all(indices, drafts, &Reason::QosWouldChange);
@@ -143,45 +160,54 @@ fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], d
     }
 }
 
-/// How the pod is changed; `None` where it must not be now.
-fn how(
+/// How the pod is changed.
+fn how(changing: &[usize], drafts: &[Draft<'_>]) -> ActionKind {
+    if changing.iter().any(|index| drafts[*index].outcome == Some(Reason::Reverted)) {
+        return ActionKind::Revert;
+    }
+    if changing.iter().all(|index| support::in_place(&drafts[*index].facts)) {
+        ActionKind::Resize
+    } else {
+        ActionKind::Recreate
+    }
+}
+
+/// What the change of a pod disrupts.
+pub(super) fn disrupts<'a, 'b: 'a>(
+    kind: ActionKind,
+    drafts: impl IntoIterator<Item = &'a Draft<'b>>,
+) -> Option<Disrupts> {
+    match kind {
+        ActionKind::Revert => None,
+        ActionKind::Recreate => Some(Disrupts::Eviction),
+        ActionKind::Resize => {
+            drafts.into_iter().any(|draft| !restarting(draft).is_empty()).then_some(Disrupts::Restart)
+        }
+    }
+}
+
+/// Holds what disrupts a pod that may not be disrupted now, whatever the plan does to others.
+fn check_disruption(
     pod: &Pod,
+    kind: ActionKind,
     changing: &[usize],
     drafts: &mut [Draft<'_>],
-    disruption: &mut Disruption<'_>,
-) -> Option<ActionKind> {
-    if changing.iter().any(|index| drafts[*index].outcome == Some(Reason::Reverted)) {
-        return Some(ActionKind::Revert);
-    }
-    let in_place = changing.iter().all(|index| support::in_place(&drafts[*index].facts));
-    let restarts = changing.iter().any(|index| !restarting(&drafts[*index]).is_empty());
-    if (!in_place || restarts)
-        && let Err(by) = disruption.take(pod, drafts[changing[0]].applies)
-    {
-        let reason = Reason::DisruptionBudget(by);
-        if !in_place {
-            hold_all(changing, drafts, &reason);
-        }
-        for index in changing {
-            let draft = &mut drafts[*index];
-            let current = draft.current();
-            let keep = |left: Sizes, resource| left.with(resource, &current);
-            let left = restarting(draft).into_iter().fold(draft.sizes, keep);
-            if left != draft.sizes {
-                draft.mark(Step::Plan, left, reason.clone());
-            }
-        }
-    }
-    if !changing.iter().any(|index| drafts[*index].changes()) {
-        return None;
-    }
-    if in_place {
-        return Some(ActionKind::Resize);
+    disruption: &Disruption<'_>,
+) {
+    let disrupts = disrupts(kind, changing.iter().map(|index| &drafts[*index]));
+    let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) else { return };
+    if kind == ActionKind::Recreate {
+        hold_all(changing, drafts, &reason);
     }
     for index in changing {
-        drafts[*index].outcome = Some(Reason::Recreated);
+        let draft = &mut drafts[*index];
+        let current = draft.current();
+        let keep = |left: Sizes, resource| left.with(resource, &current);
+        let left = restarting(draft).into_iter().fold(draft.sizes, keep);
+        if left != draft.sizes {
+            draft.mark(Step::Plan, left, reason.clone());
+        }
     }
-    Some(ActionKind::Recreate)
 }
 
 /// The resources whose change restarts the container.
@@ -191,42 +217,6 @@ fn restarting(draft: &Draft<'_>) -> Vec<Resource> {
         !draft.sizes.same(*resource, &container.desired) && container.resize_policy.restarts(*resource)
     };
     Resource::ALL.into_iter().filter(restarts).collect()
-}
-
-/// Who may still be disrupted: as many as each budget allows, and one of a workload at a time.
-struct Disruption<'a> {
-    observation: &'a Observation,
-    /// Left of each budget, in their order.
-    left: Vec<u32>,
-    workloads: BTreeSet<(String, WorkloadKind, String)>,
-}
-
-impl<'a> Disruption<'a> {
-    fn new(observation: &'a Observation) -> Self {
-        let left = observation.disruption_budgets.iter().map(|budget| budget.disruptions_allowed).collect();
-        Self { observation, left, workloads: BTreeSet::new() }
-    }
-
-    /// Takes one, or says who does not allow it.
-    fn take(&mut self, pod: &Pod, counts: bool) -> Result<(), String> {
-        let budgets = self.observation.disruption_budgets.iter().enumerate();
-        let of_pod: Vec<usize> = budgets
-            .filter(|(_, budget)| budget.namespace == pod.namespace && budget.selector.matches(&pod.labels))
-            .map(|(index, _)| index)
-            .collect();
-        if let Some(index) = of_pod.iter().find(|index| self.left[**index] == 0) {
-            return Err(format!("PodDisruptionBudget {}", self.observation.disruption_budgets[*index].name));
-        }
-        let workload = pod.workload.as_ref().map(|of| (pod.namespace.clone(), of.kind, of.name.clone()));
-        if let Some(workload) = workload.as_ref().filter(|workload| self.workloads.contains(workload)) {
-            return Err(format!("{} {}, one of whose pods is being disrupted,", workload.1, workload.2));
-        }
-        if counts {
-            of_pod.iter().for_each(|index| self.left[*index] -= 1);
-            self.workloads.extend(workload);
-        }
-        Ok(())
-    }
 }
 
 /// What a pod would hold on its node after an action, beside what it holds now: CPU and memory.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::disruption::Disrupts;
 use super::duration::Seconds;
 use super::scope::PolicyId;
 use super::sizes::Resource;
@@ -137,8 +138,16 @@ pub enum Reason {
     ResizeUnsupported,
     /// Its node cannot take memory limit away.
     MemoryDecreaseUnsupported,
-    /// Changing it would restart it, and the disruption budget, or another of its workload, does not allow that now.
-    DisruptionBudget(String),
+    /// Changing it would disrupt it, and a PodDisruptionBudget allows no disruption now.
+    DisruptionBudget(Disrupts, String),
+    /// Changing it would disrupt it, and this plan takes all that a PodDisruptionBudget allows.
+    DisruptionTaken(Disrupts, String),
+    /// Changing it would disrupt it, and this plan disrupts another pod of its workload.
+    WorkloadDisrupted(Disrupts),
+    /// Its pod would be evicted, and nobody would make it anew.
+    NoOwner,
+    /// Its pod would be evicted, and is the only one of its workload that is ready.
+    OnlyReplica,
     /// Its class would change.
     QosWouldChange,
     /// A HorizontalPodAutoscaler scales on it.
@@ -239,9 +248,22 @@ impl fmt::Display for Reason {
             Self::MemoryDecreaseUnsupported => {
                 f.write_str("its node cannot take memory limit from what runs: that takes Kubernetes 1.34")
             }
-            Self::DisruptionBudget(name) => {
-                write!(f, "changing it restarts it, and {name} allows no disruption now")
+            Self::DisruptionBudget(how, name) => {
+                write!(f, "{how}, and PodDisruptionBudget {name} allows no disruption now")
             }
+            Self::DisruptionTaken(how, name) => {
+                write!(f, "{how}, and this plan disrupts as many others as PodDisruptionBudget {name} allows")
+            }
+            Self::WorkloadDisrupted(how) => {
+                write!(f, "{how}, and this plan disrupts another pod of its workload: one at a time")
+            }
+            Self::NoOwner => f.write_str(
+                "its node cannot resize what runs, and its pod is not evicted: nobody is known who would make it anew",
+            ),
+            Self::OnlyReplica => f.write_str(
+                "its node cannot resize what runs, and its pod is not evicted: it is the only one of its workload that is \
+                 ready",
+            ),
             Self::QosWouldChange => f.write_str("its pod would change its class"),
             Self::HpaManaged(name) => write!(
                 f,
