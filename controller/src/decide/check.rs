@@ -2,7 +2,8 @@
 //!
 //! It shares no code with the pipeline but the types, the choice of a policy and what is remembered of a container. It looks
 //! at what is observed and at what is planned, and knows nothing of how the plan came about. A plan that fails is
-//! not executed: only a [`Checked`] one can be.
+//! not executed: only a [`Checked`] one can be. What is planned on the nodes that nothing is wrong with makes such a plan of its
+//! own ([`safe_part`]), so that one pod does not stop the whole cluster.
 //!
 //! | what is held | of which |
 //! |---|---|
@@ -112,7 +113,7 @@ impl Checked {
 
 /// Why a plan must not be executed: what is wrong, and with which pod and container.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the plan breaks what it must hold, and is not executed: {}", list(.0))]
+#[error("what is planned breaks what it must hold, and is not executed: {}", list(.0))]
 pub struct Unsafe(pub BTreeSet<(PodUid, String, Violation)>);
 
 fn list(violations: &BTreeSet<(PodUid, String, Violation)>) -> String {
@@ -145,6 +146,34 @@ pub fn check(
     check.nodes(&plan);
     check.quotas(&plan);
     if check.found.is_empty() { Ok(Checked(plan)) } else { Err(Unsafe(check.found)) }
+}
+
+/// What of a plan may be executed, and what is wrong with the rest.
+///
+/// What is wrong with an action costs all that is planned on its node: one action may take what another frees. The
+/// rest is checked again as a plan of its own, and so on, until nothing is wrong with it.
+pub fn safe_part(
+    observation: &Observation,
+    state: &State,
+    plan: Plan,
+    now: Timestamp,
+) -> (Checked, Option<Unsafe>) {
+    let mut wrong = BTreeSet::new();
+    let mut left = plan;
+    loop {
+        match check(observation, state, left.clone(), now) {
+            Ok(checked) => return (checked, (!wrong.is_empty()).then_some(Unsafe(wrong))),
+            Err(Unsafe(found)) => {
+                let pods: BTreeSet<_> = found.iter().map(|(uid, ..)| uid).collect();
+                let with = |action: &&Action| pods.contains(&action.uid);
+                let nodes: BTreeSet<_> =
+                    left.actions.iter().filter(with).map(|action| action.node.clone()).collect();
+                // Each violation is an action's, so that there are fewer left each time, and at last none.
+                left.actions.retain(|action| !nodes.contains(&action.node));
+                wrong.extend(found);
+            }
+        }
+    }
 }
 
 struct Check<'a> {

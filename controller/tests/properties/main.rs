@@ -22,7 +22,7 @@ mod cluster;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{Cluster, NOW, cluster};
-use controller::decide::check::{Unsafe, Violation, check};
+use controller::decide::check::{Unsafe, Violation, check, safe_part};
 use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{Action, ActionKind, Change, Plan};
@@ -510,14 +510,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn the_check_finds_what_is_wrong_with_a_spoiled_plan(cluster in cluster()) {
+    fn what_is_wrong_is_found_and_stops_no_other_node(cluster in cluster()) {
         let Outcome { plan, state, .. } = decided(&cluster);
         for (violation, spoiled, plan) in spoil(&cluster, &plan) {
-            let found = match check(&spoiled.observation, &state, plan.clone(), NOW) {
-                Ok(_) => Vec::new(),
-                Err(Unsafe(found)) => found.into_iter().map(|(_, _, violation)| violation).collect(),
-            };
+            let (checked, wrong) = safe_part(&spoiled.observation, &state, plan.clone(), NOW);
+            let wrong = wrong.map(|Unsafe(wrong)| wrong).unwrap_or_default();
+            let found: Vec<_> = wrong.iter().map(|(_, _, violation)| *violation).collect();
             prop_assert!(found.contains(&violation), "{violation:?} is not in {found:?}\n{plan}");
+            let is_wrong = |action: &&Action| wrong.iter().any(|(uid, ..)| *uid == action.uid);
+            let nodes: BTreeSet<_> = plan.actions.iter().filter(is_wrong).map(|action| &action.node).collect();
+            let others: Vec<_> = plan.actions.iter().filter(|action| !nodes.contains(&action.node)).collect();
+            prop_assert_eq!(checked.plan().actions.iter().collect::<Vec<_>>(), others);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Cluster, Shape};
-use crate::decide::check::check;
+use crate::decide::check::{Unsafe, safe_part};
 use crate::decide::pipeline::decide;
 use crate::decide::plan::Change;
 use crate::decide::scope::PolicyObject;
@@ -129,26 +129,20 @@ pub fn run(shape: Shape, policies: Vec<PolicyObject>, hours: u64, told: &mut dyn
         totals.plans_checked += 1;
         totals.actions += outcome.plan.actions.len() as u64;
         let planned = outcome.plan.clone();
-        match check(&cluster.observation, &outcome.state, outcome.plan, cluster.now) {
-            Ok(checked) => {
-                let plan = checked.plan();
-                let resized = plan.actions.iter().map(|action| action.containers.len() as u64).sum::<u64>();
-                changes += if judged { resized } else { 0 };
-                cluster.apply(plan);
-            }
-            Err(found) => {
-                totals.violations += found.0.len() as u64;
-                for (uid, container, violation) in found.0 {
-                    if totals.first_violations.len() < TOLD {
-                        let change = planned.actions.iter().find(|action| action.uid == uid);
-                        let change = change.and_then(|action| action.containers.get(&container));
-                        let change = change.map_or(String::new(), |Change { from, to }| {
-                            format!(" ({})", Difference(from, to))
-                        });
-                        let of = format!("minute {minute}, {uid} {container}{change}");
-                        totals.first_violations.push(format!("{of}: {violation}"));
-                    }
-                }
+        let (checked, wrong) = safe_part(&cluster.observation, &outcome.state, outcome.plan, cluster.now);
+        let resized = checked.plan().actions.iter().map(|action| action.containers.len() as u64).sum::<u64>();
+        changes += if judged { resized } else { 0 };
+        cluster.apply(checked.plan());
+        for (uid, container, violation) in wrong.map(|Unsafe(found)| found).unwrap_or_default() {
+            totals.violations += 1;
+            if totals.first_violations.len() < TOLD {
+                let change = planned.actions.iter().find(|action| action.uid == uid);
+                let change = change.and_then(|action| action.containers.get(&container));
+                let change = change
+                    .map_or(String::new(), |Change { from, to }| format!(" ({})", Difference(from, to)));
+                totals
+                    .first_violations
+                    .push(format!("minute {minute}, {uid} {container}{change}: {violation}"));
             }
         }
         state = outcome.state;
