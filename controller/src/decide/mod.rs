@@ -20,7 +20,7 @@
 //!
 //! | steps, in their order | |
 //! |---|---|
-//! | [`pipeline`] | puts them together |
+//! | [`pipeline`], `draft` | puts them together |
 //! | [`select`] | is it looked at, by which policy, and is there data? |
 //! | [`together`] | is it sized by what it did itself, or its workload's replicas? |
 //! | [`size`], [`target`] | what it should have |
@@ -34,6 +34,7 @@ pub mod allocate;
 pub mod bounds;
 pub mod check;
 pub mod disruption;
+mod draft;
 pub mod duration;
 pub mod guards;
 pub mod history;

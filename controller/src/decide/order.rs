@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::disruption::{Disruption, Disrupts};
+use super::draft::Draft;
 use super::observation::{Observation, Phase, PodUid};
-use super::pipeline::{Draft, priority};
+use super::pipeline::priority;
 use super::plan::{Action, Plan};
 use super::pod::{disrupts, growth};
 use super::reason::Reason;

@@ -1,7 +1,7 @@
 //! The pipeline: from an observation to a plan, a record for every container, and what to remember.
 //!
 //! ```text
-//! for each pod        select ─▶ remember what is new
+//! for each pod        select ─▶ remember what is new ─▶ who is sized together
 //! for each container  data ─▶ target ─▶ bounds (policy, LimitRange, own limit)
 //! for each namespace  quota
 //! for each node       market ─▶ guards
@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::allocate::Price;
-use super::bounds::{self, Bounded};
+use super::bounds;
+use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts};
 use super::node::{self, Claim};
 use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority};
@@ -29,14 +30,13 @@ use super::plan::Plan;
 use super::policy::Mode;
 use super::quota::Ledger;
 use super::reason::Reason;
-use super::record::{ContainerRef, DecisionRecord, Inputs, Mark, Step, Waits};
+use super::record::{ContainerRef, DecisionRecord, Inputs, Step, Waits};
 use super::select::{self, Chosen};
 use super::size::{self, Found};
-use super::sizes::{Direction, Resource, Sizes};
+use super::sizes::{Resource, Sizes};
 use super::state::{ContainerState, Owner, State};
 use super::together::{Known, Together};
 use super::units::{Bytes, MilliCpu, Timestamp};
-use super::weight::weight;
 use super::{order, pod};
 
 /// What was decided.
@@ -94,14 +94,6 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     Outcome { plan, records, state, prices }
 }
 
-/// A container's place in an observation.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) uid: &'a PodUid,
-    pub(super) pod: &'a Pod,
-    pub(super) name: &'a str,
-}
-
 /// The state with what is new in the observation. Of pods that no policy acts on nothing is remembered, of those whose policy is
 /// Disabled nothing new.
 fn remember(
@@ -133,34 +125,6 @@ fn remember(
     }
     state.forget(now);
     state
-}
-
-/// What is to be given to one container, in the making.
-pub(super) struct Draft<'a> {
-    pub(super) place: Place<'a>,
-    pub(super) node_name: &'a str,
-    pub(super) facts: Facts<'a>,
-    /// It is changed, not only shown.
-    pub(super) applies: bool,
-    dry_run: bool,
-    /// What it is to get.
-    pub(super) sizes: Sizes,
-    /// What the guards would leave of it, before the node is divided.
-    guarded: Sizes,
-    found: Found,
-    known_since: Option<Timestamp>,
-    record: DecisionRecord,
-    /// Why its pod is treated otherwise than resized, once that is known.
-    pub(super) outcome: Option<Reason>,
-}
-
-/// What is kept of a draft.
-struct Remembered {
-    uid: PodUid,
-    container: String,
-    found: Found,
-    known_since: Option<Timestamp>,
-    planned: Option<Sizes>,
 }
 
 /// A container up to its bounds, or the record of why it is not looked at any further.
@@ -290,171 +254,6 @@ pub(super) fn priority(observation: &Observation, pod: &Pod) -> i32 {
     match &pod.priority {
         Priority::Value(value) => *value,
         Priority::Class(class) => observation.priority_classes.get(class).copied().unwrap_or_default(),
-    }
-}
-
-impl Draft<'_> {
-    /// What it has.
-    pub(super) fn current(&self) -> Sizes {
-        self.facts.current()
-    }
-
-    /// Whether it is to change.
-    pub(super) fn changes(&self) -> bool {
-        self.sizes != self.current()
-    }
-
-    /// Whether what is decided is done, too.
-    pub(super) fn is_done(&self) -> bool {
-        self.applies && !self.dry_run
-    }
-
-    /// Takes another size, and notes which step did it and why.
-    pub(super) fn mark(&mut self, step: Step, after: Sizes, reason: Reason) {
-        self.record.marks.push(Mark { step, before: self.sizes, after, reason });
-        self.sizes = after;
-    }
-
-    /// It keeps what it has, if it was to change.
-    pub(super) fn hold(&mut self, step: Step, reason: Reason) {
-        if self.changes() {
-            self.mark(step, self.current(), reason);
-        }
-    }
-
-    fn bound(&mut self, observation: &Observation, unknown: &[Resource]) {
-        let Facts { pod, policy, .. } = self.facts;
-        let current = self.current();
-        // Of what nothing is known stays as it is, also where it is out of bounds.
-        let keep =
-            |sizes: Sizes| unknown.iter().fold(sizes, |sizes, resource| sizes.with(*resource, &current));
-        let take = |draft: &mut Self, Bounded { sizes, reason }: Bounded| {
-            let sizes = keep(sizes);
-            if sizes != draft.sizes {
-                draft.mark(Step::Bounds, sizes, reason);
-            }
-        };
-        for bounded in bounds::allowed(pod, policy, self.sizes) {
-            take(self, bounded);
-        }
-        self.record.target = Some(self.sizes);
-        let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
-        for range in ranges {
-            if let Some(bounded) = bounds::limit_range(pod, policy, range, current, self.sizes) {
-                take(self, bounded);
-            }
-        }
-        for bounded in bounds::within_limits(policy, self.sizes) {
-            take(self, bounded);
-        }
-    }
-
-    fn guard(&mut self) {
-        if let Some(back) = guards::revert(&self.facts) {
-            self.mark(Step::Guard, back, Reason::Reverted);
-            self.outcome = Some(Reason::Reverted);
-            return;
-        }
-        for guard in guards::ALL {
-            let guards::Ruling { sizes, objection } = guard(&self.facts, self.sizes);
-            if let Some(reason) = objection {
-                self.mark(Step::Guard, sizes, reason);
-            }
-        }
-    }
-
-    fn claim(&self, observation: &Observation) -> Claim<'_> {
-        let Facts { pod, policy, state, urgent, .. } = self.facts;
-        let (current, priority) = (self.current(), priority(observation, pod));
-        Claim {
-            who: (&self.place.uid.0, self.place.name),
-            weight: weight(state.started_with.cpu(), policy.weight, priority),
-            urgent,
-            priority,
-            cpu: (current.cpu(), self.guarded.cpu()),
-            memory: (current.memory(), self.guarded.memory()),
-        }
-    }
-
-    /// What the node gives, where that is less than what the guards would leave.
-    fn share(&mut self, resource: Resource, share: u64, oversubscribed: bool) {
-        let (wanted, given) = match resource {
-            Resource::Cpu => {
-                (self.guarded.cpu().0, Sizes { cpu_request: Some(MilliCpu(share)), ..self.sizes })
-            }
-            Resource::Memory => {
-                (self.guarded.memory().0, Sizes { memory_request: Some(Bytes(share)), ..self.sizes })
-            }
-        };
-        if share >= wanted {
-            return;
-        }
-        let given = bounds::equal_limits(self.facts.pod, given);
-        let given = if given.direction(&self.current()) == Direction::Same { self.current() } else { given };
-        let reason = if oversubscribed { Reason::NodeOversubscribed } else { Reason::NodeFull(resource) };
-        self.mark(Step::Node, given, reason);
-    }
-
-    fn to_remember(&self) -> Remembered {
-        Remembered {
-            uid: self.place.uid.clone(),
-            container: self.place.name.to_owned(),
-            found: self.found.clone(),
-            known_since: self.known_since,
-            planned: (self.is_done() && self.changes()).then_some(self.sizes),
-        }
-    }
-
-    /// Why it does not change: what took the last of the change away. That a change was too small says least, and
-    /// comes after what the target has to say.
-    fn why_not(&self) -> Reason {
-        let later = self.record.marks.iter().rev().filter(|mark| mark.step != Step::Target);
-        let took = |mark: &&Mark| mark.before != mark.after && mark.reason != Reason::Hysteresis;
-        if let Some(mark) = later.clone().find(took) {
-            return mark.reason.clone();
-        }
-        match self.found.reasons.of_rest() {
-            Reason::OnTarget if later.count() > 0 => Reason::Hysteresis,
-            reason => reason,
-        }
-    }
-
-    /// Why it changes: the target, or the bound that moved what the target would have left. What rises is told first.
-    fn because(&self) -> Reason {
-        let current = self.current();
-        let only = |resource| current.with(resource, &self.sizes).direction(&current);
-        let resource = match (only(Resource::Cpu), only(Resource::Memory)) {
-            (Direction::Same, _) | (Direction::Down, Direction::Up) => Resource::Memory,
-            _ => Resource::Cpu,
-        };
-        if self.found.sizes.same(resource, &current) {
-            let moved = |mark: &&Mark| mark.step != Step::Target && !mark.after.same(resource, &mark.before);
-            if let Some(mark) = self.record.marks.iter().find(moved) {
-                return mark.reason.clone();
-            }
-        }
-        self.found.reasons.of(resource)
-    }
-
-    fn finish(self) -> DecisionRecord {
-        let (current, result) = (self.current(), self.sizes);
-        let reason = if current == result {
-            self.why_not()
-        } else if self.dry_run {
-            Reason::DryRun
-        } else if !self.applies {
-            Reason::Recommended
-        } else if let Some(reason) = self.outcome {
-            reason
-        } else {
-            let because = Box::new(self.because());
-            match result.direction(&current) {
-                Direction::Down => Reason::Lowered(because),
-                Direction::Up => Reason::Raised(because),
-                Direction::Both | Direction::Same => Reason::Rebalanced(because),
-            }
-        };
-        DecisionRecord { result, reason, ..self.record }
     }
 }
 

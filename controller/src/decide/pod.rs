@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::bounds;
 use super::disruption::{Disruption, Disrupts};
+use super::draft::Draft;
 use super::guards::support;
 use super::observation::{Observation, Pod, PodUid, Qos};
-use super::pipeline::Draft;
 use super::plan::{Action, ActionKind, Change};
 use super::reason::Reason;
 use super::record::Step;

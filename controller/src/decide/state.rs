@@ -1,6 +1,8 @@
 //! What is remembered from one decision to the next: histories, changes, and what came of them.
 //!
 //! It goes into a decision and comes out of it; nothing else keeps anything. A checkpoint is this, [stored](State::stored).
+//! A container half an hour old takes some 2,100 bytes, its pod's and its name's share included (`decide.state` of `cargo
+//! bench`), most of it [`History`], which is 1,544 after a week of varied use (`history.cpu`).
 //!
 //! # Invariants
 //!
