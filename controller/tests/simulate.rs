@@ -37,7 +37,7 @@ fn traces_become_figures_a_report_and_a_plot_and_the_same_ones_twice() {
     assert!(first.stderr.is_empty(), "progress is for terminals");
     let table = String::from_utf8(first.stdout.clone()).unwrap();
     assert!(
-        table.contains("\nshop ") && table.contains("(excluded)") && table.contains("\nmean "),
+        table.contains("\nshop ") && table.contains("(excluded: ") && table.contains("\nmean "),
         "{table}"
     );
 
@@ -128,12 +128,40 @@ fn a_cluster_lives_under_checked_plans() {
 }
 
 #[test]
-fn usage_errors_end_with_2() {
-    for arguments in
-        [&[][..], &["loop"], &["cluster", "--nodes", "0"], &["loop", "--rps", "a", "--limit", "0.5"]]
-    {
+fn usage_errors_end_with_2_and_say_what_would_do() {
+    for (arguments, said) in [
+        (&[][..], "simulate cluster"),
+        (&["loop"], "--rps"),
+        (&["cluster", "--nodes", "0"], "--nodes"),
+        (&["loop", "--rps", "a", "--limit", "0.5"], "not from 1 to 100"),
+        (&["--trace", "a.csv", "--plot", "a.png"], "must end in .svg"),
+    ] {
         let output = simulate(arguments).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("error: "), "{arguments:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("error: ") && stderr.contains(said), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn who_stops_reading_ends_the_printing_and_nothing_else() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let [trace, json] = ["unread.csv", "unread.json"].map(|name| dir.join(name));
+    fs::write(&trace, "0,1\n60,1\n").unwrap();
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let arguments = ["simulate", "--trace", trace.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let status =
+        Command::new(env!("CARGO_BIN_EXE_loadline")).args(arguments).stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(fs::read_to_string(&json).unwrap().contains("unread"));
+}
+
+#[test]
+fn an_explanation_that_is_not_found_names_those_there_are() {
+    let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("named.csv");
+    fs::write(&trace, "0,1\n60,1\n").unwrap();
+    let output = simulate(&["--trace", trace.to_str().unwrap(), "--explain", "foo@1"]).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("no trace is called foo; there are: named"), "{stderr}");
 }

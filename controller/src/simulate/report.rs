@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::score::Score;
+use super::score::{Score, is_judged};
 use super::trace::Trace;
 
 /// A series that uses less on average says more about rounding than about sizing.
@@ -19,6 +19,9 @@ pub struct Series {
     pub name: String,
     /// It is shown and does not count.
     pub excluded: bool,
+    /// Why not.
+    #[serde(skip)]
+    pub why_excluded: Option<&'static str>,
     /// Our figures.
     pub policy: Score,
     /// The other method's.
@@ -31,8 +34,14 @@ impl Series {
     pub fn new(trace: &Trace, policy: Score, baseline: Option<Score>) -> Self {
         let cores = || trace.samples.iter().map(|sample| sample.1);
         let mean = cores().sum::<f64>() / trace.samples.len() as f64;
-        let excluded = mean < SMALLEST_MEAN_CORES || cores().any(|cores| cores > LARGEST_CORES);
-        Self { name: trace.name.clone(), excluded, policy, baseline }
+        let why_excluded = if !is_judged(trace) {
+            Some("it ends within its first day, which is not judged")
+        } else if mean < SMALLEST_MEAN_CORES {
+            Some("it hardly uses anything")
+        } else {
+            cores().any(|cores| cores > LARGEST_CORES).then_some("its values are no cores")
+        };
+        Self { name: trace.name.clone(), excluded: why_excluded.is_some(), why_excluded, policy, baseline }
     }
 }
 
@@ -98,8 +107,8 @@ impl fmt::Display for Report {
             writeln!(f, "{note}")
         };
         for series in &self.series {
-            let note = if series.excluded { "   (excluded)" } else { "" };
-            row(&series.name, series.policy, series.baseline, note)?;
+            let note = series.why_excluded.map(|why| format!("   (excluded: {why})")).unwrap_or_default();
+            row(&series.name, series.policy, series.baseline, &note)?;
         }
         if let Some(total) = self.total {
             row("mean", total.policy, total.baseline, "")?;
@@ -114,7 +123,7 @@ mod tests {
     use crate::decide::units::Timestamp;
 
     fn series(name: &str, cores: f64, slack: f64) -> Series {
-        let samples = (1..=2).map(|at| (Timestamp(60 * at), cores)).collect();
+        let samples = (1..=2).map(|day| (Timestamp(86_400 * day), cores)).collect();
         let score = |slack| Score { slack, under: 0.01, unmet: 0.005, changes_per_day: 24.0 };
         Series::new(&Trace { name: name.into(), samples }, score(slack), Some(score(2.0 * slack)))
     }
@@ -137,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_that_ends_before_it_is_judged_is_not_perfect() {
+        let samples = vec![(Timestamp(0), 1.0), (Timestamp(86_399), 1.0)];
+        let trace = Trace { name: "short".into(), samples };
+        let report = Report::new(vec![Series::new(&trace, Score::default(), None)]);
+        assert!(report.series[0].excluded);
+        assert_eq!(report.total, None);
+        assert!(report.to_string().contains("(excluded: it ends within its first day"), "{report}");
+    }
+
+    #[test]
     fn the_json_has_the_keys_that_others_read() {
         let json = serde_json::to_value(Report::new(vec![series("a", 1.0, 0.25)])).unwrap();
         let score = |slack: f64| serde_json::json!({ "slack": slack, "under": 0.01, "unmet": 0.005, "changes_per_day": 24.0 });
@@ -155,7 +174,7 @@ mod tests {
             "\
 series      slack    under    unmet  changes/d   | baseline: slack    under    unmet  changes/d
 a          25.0 %   1.00 %   0.50 %     24.0    |           50.0 %   1.00 %   0.50 %     24.0
-tiny       90.0 %   1.00 %   0.50 %     24.0    |          180.0 %   1.00 %   0.50 %     24.0   (excluded)
+tiny       90.0 %   1.00 %   0.50 %     24.0    |          180.0 %   1.00 %   0.50 %     24.0   (excluded: it hardly uses anything)
 mean       25.0 %   1.00 %   0.50 %     24.0    |           50.0 %   1.00 %   0.50 %     24.0
 "
         );

@@ -57,6 +57,12 @@ pub fn replay(trace: &Trace, sizer: &mut dyn Sizer) -> Run {
     Run { allocated, score }
 }
 
+/// Whether a trace goes on for long enough that any sample is judged.
+pub fn is_judged(trace: &Trace) -> bool {
+    let ends = [trace.samples.first(), trace.samples.last()];
+    matches!(ends, [Some(first), Some(last)] if last.0 >= first.0.plus_seconds(WARM_UP_SECONDS))
+}
+
 fn score(trace: &Trace, allocated: &[MilliCpu]) -> Score {
     let start = trace.samples.first().map_or(Timestamp::default(), |first| first.0);
     let judged_from = start.plus_seconds(WARM_UP_SECONDS);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use clap::{Args, value_parser};
 
-use super::{policy, progress, write_json};
+use super::{policy, progress, show, write_json};
 use crate::simulate::cluster::Shape;
 use crate::simulate::cluster::run::run as simulate;
 
@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         progress(&format!("{hour} of {hours} hours"));
     });
     progress("");
-    print!("{totals}");
+    show(&totals)?;
     write_json(arguments.json.as_deref(), &totals)?;
     ensure!(totals.violations == 0, "{} violations in {} plans", totals.violations, totals.plans_checked);
     Ok(())

@@ -7,18 +7,26 @@ mod recording;
 mod service;
 mod trace;
 
+use std::fmt::Display;
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+/// All forms: one of them is needed.
+const USAGE: &str = "\
+loadline simulate --trace <FILE>... [OPTIONS]
+       loadline simulate --recording <FILE> [OPTIONS]
+       loadline simulate loop --rps <FILE>... [OPTIONS]
+       loadline simulate cluster [OPTIONS]";
+
 /// What to simulate.
 #[derive(Args)]
 #[group(skip)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, override_usage = USAGE)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -42,13 +50,31 @@ struct Output {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw use and allocations as an SVG.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
     plot: Option<PathBuf>,
 }
 
 impl Output {
     fn write_json(&self, report: &impl Serialize) -> anyhow::Result<()> {
         write_json(self.json.as_deref(), report)
+    }
+}
+
+fn svg(path: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(path);
+    if path.extension().is_some_and(|ending| ending == "svg") {
+        Ok(path)
+    } else {
+        Err("plots are drawn as SVG: the name must end in .svg")
+    }
+}
+
+/// Prints to whoever still listens: one that has seen enough (`| head`) ends the printing and is no error.
+fn show(text: impl Display) -> anyhow::Result<()> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        _ => Ok(()),
     }
 }
 

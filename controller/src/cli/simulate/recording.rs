@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::explain::Moment;
-use super::policy;
+use super::{policy, show};
 use crate::decide::units::MilliCpu;
-use crate::simulate::recorded::{Decision, replay, usual};
+use crate::simulate::recorded::{Decision, Usual, replay, usual};
 
 /// Prints what was decided about each container most of the time, or about one at one moment.
 pub fn run(
@@ -36,13 +36,13 @@ pub fn run(
                 let names: Vec<&str> = names.into_iter().collect();
                 format!("--explain: nothing was decided about {moment}; there are: {}", names.join(", "))
             })?;
-            println!("{}", found.record);
+            show(format_args!("{}\n", found.record))?;
         }
         None => {
-            for usual in usual(&decisions) {
-                println!("{}", usual.last.record);
-                println!("  so in     {} of {} decisions\n", usual.times, usual.of);
-            }
+            let told = |usual: Usual<'_>| {
+                format!("{}\n  so in     {} of {} decisions\n\n", usual.last.record, usual.times, usual.of)
+            };
+            show(usual(&decisions).into_iter().map(told).collect::<String>())?;
         }
     }
     Ok(())

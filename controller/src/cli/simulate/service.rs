@@ -5,7 +5,7 @@ use std::thread;
 
 use clap::{Args, value_parser};
 
-use super::{Output, progress, write};
+use super::{Output, progress, show, write};
 use crate::decide::policy::{ControlledValues, Mode, Policy};
 use crate::decide::units::MilliCpu;
 use crate::simulate::ours::OursLoop;
@@ -100,7 +100,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress("");
     let report = LoopReport { series };
-    print!("{report}");
+    show(&report)?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         let panels: Vec<Panel> = report.series.iter().map(panel).collect();

@@ -1,12 +1,13 @@
 //! `loadline simulate --trace`: traces through the sizing code, beside what another method makes of them.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::explain::Moment;
-use super::{Output, policy, progress, write};
+use super::{Output, policy, progress, show, write};
 use crate::decide::scope::PolicyObject;
 use crate::decide::units::{MilliCpu, Timestamp};
 use crate::simulate::Sizer;
@@ -94,7 +95,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress("");
     let report = Report::new(series);
-    print!("{report}");
+    show(&report)?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         write(path, &plot(&panels)?)?;
@@ -105,11 +106,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// Prints the decision about one trace at one moment.
 fn one_decision(traces: &[PathBuf], moment: &Moment, policy: PolicyObject) -> anyhow::Result<()> {
     let path = traces.iter().find(|path| path.file_stem().is_some_and(|name| name == moment.series.as_str()));
-    let path = path.with_context(|| format!("--explain: no trace is called {}", moment.series))?;
+    let path = path.with_context(|| {
+        let names: Vec<_> =
+            traces.iter().filter_map(|path| path.file_stem()).map(OsStr::to_string_lossy).collect();
+        format!("--explain: no trace is called {}; there are: {}", moment.series, names.join(", "))
+    })?;
     let trace = Trace::read(path)?;
     let begins = trace.samples.first().map_or(0, |(at, _)| at.0);
     let record = decision(&trace, Timestamp(moment.at), policy).context("a plan was not safe")?;
     let record = record.with_context(|| format!("--explain: {} begins at {begins}", moment.series))?;
-    println!("{record}");
-    Ok(())
+    show(format_args!("{record}\n"))
 }
