@@ -31,7 +31,12 @@ pub struct Cluster {
     pub state: State,
 }
 
-/// What is remembered of steady use, by how long it was measured, cores and memory.
+/// What memory was at its highest, within the last six hours, of a container that uses so much now.
+pub fn peak_of(used: Bytes) -> Bytes {
+    used.scale_up(3, 2)
+}
+
+/// What is remembered of steady use, but for a peak of memory, by how long it was measured, cores and memory.
 static REMEMBERED: LazyLock<Vec<ContainerState>> = LazyLock::new(|| {
     let mut all = Vec::new();
     for (length, every) in MEASURED {
@@ -39,9 +44,12 @@ static REMEMBERED: LazyLock<Vec<ContainerState>> = LazyLock::new(|| {
             for memory in MEMORY {
                 let from = NOW.0 - length - 15;
                 let mut state = ContainerState::new(Sizes::default(), &Policy::default(), Timestamp(from));
-                for at in (from..NOW.0 - 15).step_by(every as usize) {
+                let times = || (from..NOW.0 - 15).step_by(every as usize);
+                let peak_at = times().find(|at| *at + 6 * 3600 >= NOW.0);
+                for at in times() {
                     state.history.observe(Timestamp(at), cores);
-                    state.memory.observe(Timestamp(at), Bytes(memory));
+                    let used = if Some(at) == peak_at { peak_of(Bytes(memory)) } else { Bytes(memory) };
+                    state.memory.observe(Timestamp(at), used);
                     state.read_until = Some(Timestamp(at));
                 }
                 all.push(state);

@@ -21,16 +21,16 @@ mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Cluster, NOW, cluster};
+use cluster::{Cluster, NOW, cluster, peak_of};
 use controller::decide::check::{Unsafe, Violation, check, safe_part};
 use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{Action, ActionKind, Change, Plan};
 use controller::decide::policy::*;
 use controller::decide::reason::Reason;
-use controller::decide::record::{DecisionRecord, Step};
+use controller::decide::record::{ContainerRef, DecisionRecord, Step};
 use controller::decide::scope::{Selection, Subject, select};
-use controller::decide::sizes::Sizes;
+use controller::decide::sizes::{Resource, Sizes};
 use controller::decide::state::State;
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
@@ -92,12 +92,16 @@ proptest! {
             let hysteresis = 0.05;
             let (target, current) = (record.target.unwrap_or_default(), record.current);
             let differs = |to: u64, from: u64| to.abs_diff(from) as f64 > hysteresis * from as f64;
-            if differs(target.cpu().0, current.cpu().0) && record.result.cpu() == current.cpu() {
-                let said_no = record.marks.iter().any(|mark| {
-                    mark.step > Step::Target && mark.after.cpu() != mark.before.cpu()
-                });
-                prop_assert!(said_no, "{record}");
-                prop_assert!(!matches!(record.reason, Reason::OnTarget), "{record}");
+            for resource in Resource::ALL {
+                let [target, current, result] =
+                    [target, current, record.result].map(|sizes| sizes.pair(resource).0.unwrap_or(0));
+                if differs(target, current) && result == current {
+                    let said_no = record.marks.iter().any(|mark| {
+                        mark.step > Step::Target && mark.after.pair(resource).0 != mark.before.pair(resource).0
+                    });
+                    prop_assert!(said_no, "{record}");
+                    prop_assert!(!matches!(record.reason, Reason::OnTarget), "{record}");
+                }
             }
         }
     }
@@ -129,6 +133,19 @@ proptest! {
             if let Some(memory) = target.memory_request {
                 prop_assert!(policy.memory.min_allowed <= memory && memory <= policy.memory.max_allowed, "{record}");
             }
+            // What is given, after every later step and all rounding, lies there, too, or is on its way.
+            if record.reason == Reason::Reverted {
+                continue;
+            }
+            let bounds = [
+                (Resource::Cpu, policy.cpu.min_allowed.0, policy.cpu.max_allowed.0),
+                (Resource::Memory, policy.memory.min_allowed.0, policy.memory.max_allowed.0),
+            ];
+            for (resource, least, most) in bounds {
+                let (from, to) = (record.current.pair(resource).0, record.result.pair(resource).0);
+                let nearer = if to < Some(least) { to >= from } else { to <= Some(most) || to <= from };
+                prop_assert!(to == from || nearer, "{record}");
+            }
         }
     }
 
@@ -139,7 +156,7 @@ proptest! {
             if action.kind == ActionKind::Revert {
                 continue;
             }
-            let used = container.latest().and_then(Reading::memory).unwrap_or_default();
+            let used = container.latest().and_then(Reading::memory).map(peak_of).unwrap_or_default();
             let headroom = 1000 + u64::from(policy.objectives.memory_headroom.0);
             let least = used.scale_up(headroom, 1000);
             prop_assert!(to.memory_request >= from.memory_request || to.memory() >= least);
@@ -353,6 +370,25 @@ proptest! {
                 if done.contains(&(action.uid.clone(), name.clone())) {
                     prop_assert!(to.cpu() >= from.cpu() && to.memory() >= from.memory(), "{from} → {to}");
                 }
+            }
+        }
+        // Nor later, with the cooldown over and the same use: who got all that was found for it stays there.
+        let cooldown = 301;
+        let later = Timestamp(NOW.0 + cooldown);
+        for pod in next.observation.pods.values_mut() {
+            for container in pod.containers.values_mut() {
+                for reading in &mut container.readings {
+                    let Reading::Usage { until, .. } = reading else { continue };
+                    *until = until.plus_seconds(cooldown);
+                }
+            }
+        }
+        let again = decide(&next.observation, next.state.clone(), later);
+        for before in first.records.iter().filter(|record| record.target == Some(record.result)) {
+            let ContainerRef { uid, container, .. } = &before.container;
+            if done.contains(&(uid.clone(), container.clone())) {
+                let after = record(&again, uid, container);
+                prop_assert_eq!(after.result, after.current, "{}\n{}", before, after);
             }
         }
     }
