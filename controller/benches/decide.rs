@@ -14,6 +14,7 @@ use std::time::Instant;
 use controller::api::policy::parse;
 use controller::decide::allocate::{Bid, allocate};
 use controller::decide::history::History;
+use controller::decide::observation::Qos;
 use controller::decide::pipeline::decide;
 use controller::decide::policy::Policy;
 use controller::decide::state::State;
@@ -146,6 +147,7 @@ fn one_container() -> Vec<Row> {
             history: &history,
             request,
             limit: None,
+            qos: Qos::Burstable,
             started_with: request,
             signal: None,
             changes: Changes::default(),

@@ -46,6 +46,10 @@ use super::units::Timestamp;
 pub const FIXED_BYTES: usize = size_of::<History>() - size_of::<Usage>();
 const _: () = assert!(FIXED_BYTES <= 1_088 && size_of::<MemoryHistory>() <= 208);
 
+/// The horizon, half an hour, for which use is called sustained.
+const SUSTAINED_HORIZON: usize = 1;
+const SUSTAINED_SLOTS: u64 = errors::HORIZONS[SUSTAINED_HORIZON];
+
 /// What is remembered of one container, or of a workload's containers of one name ([`History::merge`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
@@ -156,6 +160,18 @@ impl History {
     /// Use by the time of day.
     pub fn day(&self) -> &DayProfile {
         &self.day
+    }
+
+    /// What it goes on using, in cores: the mean of the last slot, or, if that is more, of half an hour: the next one where
+    /// the time of day has told what comes, else the last one. `None` before the last slot has ended.
+    pub fn sustained(&self) -> Option<f64> {
+        let next = self.recent.current();
+        let since = |slots: u64| self.recent.mean(next.saturating_sub(slots), next);
+        let last = since(1)?;
+        let slot = |number: u64| Timestamp(number * Slot::SECONDS);
+        let coming = self.day.mean(slot(next), slot(next + SUSTAINED_SLOTS));
+        let seasons = self.errors.seasonal_skill(SUSTAINED_HORIZON).is_some_and(|skill| skill > 0.0);
+        Some(last.max(coming.filter(|_| seasons).or_else(|| since(SUSTAINED_SLOTS)).unwrap_or(last)))
     }
 
     /// How wrong the forecasts were.

@@ -194,7 +194,8 @@ fn consider<'a>(
         autoscaler: autoscaler(observation, pod),
         urgent: size::is_urgent(container, of, policy),
     };
-    let size::Sized { sizes, marks, reasons, unknown } = size::size(container, of, &known, policy, now);
+    let size::Sized { sizes, marks, reasons, unknown } =
+        size::size(container, pod.qos, of, &known, policy, now);
     record.marks = marks;
     let mut draft = Draft {
         place,

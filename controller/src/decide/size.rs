@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::observation::{Container, ContainerStatus, Reading};
+use super::observation::{Container, ContainerStatus, Qos, Reading};
 use super::policy::Policy;
 use super::reason::Reason;
 use super::record::{Mark, Step};
@@ -73,9 +73,10 @@ pub fn whole_mebibytes(memory: Bytes) -> Bytes {
     Bytes(memory.0.checked_next_multiple_of(MEBIBYTE).unwrap_or(u64::MAX))
 }
 
-/// What the container should have.
+/// What the container of a pod of this class should have.
 pub fn size(
     container: &Container,
+    qos: Qos,
     state: &ContainerState,
     known: &Known<'_>,
     policy: &Policy,
@@ -99,6 +100,7 @@ pub fn size(
         history: known.cpu(),
         request: current.cpu(),
         limit: current.cpu_limit,
+        qos,
         started_with: state.started_with.cpu(),
         signal: state.signal.as_ref(),
         changes: state.changes,

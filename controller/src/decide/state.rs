@@ -293,7 +293,7 @@ impl ContainerState {
             self.memory.observe(until, memory);
         }
         self.signal = signal.map(|mut signal| {
-            signal.calm = self.calm.after(signal.verdict(&policy.objectives), until);
+            self.calm.tell(&mut signal, &policy.objectives, until);
             signal
         });
     }

@@ -5,6 +5,7 @@ use sampler_common::window::Window;
 use super::Sizer;
 use super::service::{Allocation, Sizing};
 use crate::decide::history::{History, Observed};
+use crate::decide::observation::Qos;
 use crate::decide::policy::Policy;
 use crate::decide::target::{Calm, Changes, CpuInputs, Signal, Verdict, cpu};
 use crate::decide::units::{MilliCpu, Timestamp};
@@ -36,6 +37,7 @@ impl Sizer for Ours {
             history,
             request: current,
             limit: None,
+            qos: Qos::Burstable,
             started_with: current,
             signal: None,
             changes: self.changes,
@@ -77,7 +79,7 @@ impl Sizing for OursLoop {
         let objectives = &self.policy.objectives;
         let Some(mut signal) = Signal::of(window, self.cpus, objectives) else { return current };
         let verdict = signal.verdict(objectives);
-        signal.calm = self.calm.after(verdict, at);
+        self.calm.tell(&mut signal, objectives, at);
         let length = self.policy.history.window;
         let history = self.history.get_or_insert_with(|| History::new(at, length));
         let observed = history.observe(at, signal.remembered());
@@ -90,6 +92,7 @@ impl Sizing for OursLoop {
             history,
             request: current.request,
             limit: current.limit,
+            qos: Qos::Burstable,
             started_with: current.request,
             signal: Some(&signal),
             changes: self.changes,

@@ -113,6 +113,22 @@ const CANDIDATES: usize = 48;
 const CHEAPEST: f64 = 0.5;
 const DEAREST: f64 = 100.0;
 
+/// What a change costs in core-minutes, for a container that uses `mean` cores: the more, the more often it has changed lately.
+pub fn change_price(mean: f64, changes: Changes, prices: &Prices, now: Timestamp) -> f64 {
+    let rate = rate(changes, prices, now);
+    f64::from(prices.change_minutes) * mean * (rate * rate).clamp(CHEAPEST, DEAREST)
+}
+
+/// Whether it has changed seldom enough to shrink.
+pub fn may_shrink(changes: Changes, prices: &Prices, now: Timestamp) -> bool {
+    rate(changes, prices, now) < 1.0
+}
+
+/// Changes a day in parts of those that are allowed.
+fn rate(changes: Changes, prices: &Prices, now: Timestamp) -> f64 {
+    changes.per_day(now) / f64::from(prices.changes_per_day.max(1))
+}
+
 /// The bet at `now`, for a container that has `current`.
 pub fn bet(history: &History, current: MilliCpu, changes: Changes, prices: &Prices, now: Timestamp) -> Bet {
     let hold = |reason| Bet { request: current, reason };
@@ -131,8 +147,7 @@ pub fn bet(history: &History, current: MilliCpu, changes: Changes, prices: &Pric
         };
     };
 
-    let rate = changes.per_day(now) / f64::from(prices.changes_per_day.max(1));
-    let change = f64::from(prices.change_minutes) * mean * (rate * rate).clamp(CHEAPEST, DEAREST);
+    let change = change_price(mean, changes, prices, now);
     let breach = f64::from(prices.breach_minutes) * mean;
     let unmet = f64::from(prices.unmet);
     let cost = |cores: f64, change: f64| outlook.cost(cores, change, breach, unmet);
@@ -156,7 +171,7 @@ pub fn bet(history: &History, current: MilliCpu, changes: Changes, prices: &Pric
         hold(Reason::Holding)
     } else if best > current {
         Bet { request: best, reason: Reason::Raised }
-    } else if rate < 1.0 {
+    } else if may_shrink(changes, prices, now) {
         Bet { request: best, reason: Reason::Shrunk }
     } else {
         hold(Reason::TooManyChanges)

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | use | the policy's percentile × (1 + margin), exactly; without a percentile the priced [`bet`](super::bet) |
 //! | cold start | with less than a day of history a percentile only raises (a bet sees to that itself) |
-//! | objective | missed: nothing shrinks, and what would help is raised, at once to the demand × (1 + margin). Met: it shrinks only after [`CALM`] with room |
+//! | objective | nobody keeps it waiting: no more than what it goes on using × (1 + margin). Missed: nothing shrinks, and what would help is raised, at once to the demand × (1 + margin). Met: it shrinks only after [`CALM`] with room |
 //! | limit | a request is never above the limit |
 //! | boost | while the container starts at least its first request × factor |
 //!
@@ -23,12 +23,17 @@ use super::bet::{self, Changes, bet};
 use super::signal::{Signal, Verdict};
 use crate::decide::duration::Seconds;
 use crate::decide::history::History;
+use crate::decide::observation::Qos;
 use crate::decide::policy::{ControlledValues, Percentile, Policy};
 use crate::decide::share::PerMille;
 use crate::decide::units::{MilliCpu, Timestamp};
 
 /// For so long the objective must have been met with room before anything shrinks: one slot of the history.
 pub const CALM: Seconds = Seconds(300);
+/// After somebody has kept it waiting, so long the request covers its bursts.
+const PRESSED: Seconds = Seconds(86_400);
+/// What is saved by a smaller request is saved for so long: the longest horizon of a forecast.
+const KEPT_MINUTES: f64 = 90.0;
 /// A percentile of less than this knows nothing of some hours of the day.
 const WARM_SECONDS: u64 = 86_400;
 /// Samples older than this say nothing about now.
@@ -43,6 +48,8 @@ pub struct CpuInputs<'a> {
     pub request: MilliCpu,
     /// The limit in force.
     pub limit: Option<MilliCpu>,
+    /// The pod's class: of one that is Guaranteed, request and limit are one.
+    pub qos: Qos,
     /// The request that the container was started with.
     pub started_with: MilliCpu,
     /// The last window; `None` for windows that say only what was used.
@@ -255,8 +262,9 @@ impl<'a> Sizing<'a> {
 
     fn by_objective(&mut self) {
         let Some(signal) = self.inputs.signal else { return };
+        let covered = self.by_sustained_use(signal);
         match signal.verdict(&self.inputs.policy.objectives) {
-            Verdict::Missed { throttled, .. } => self.missed(signal, throttled),
+            Verdict::Missed { throttled, .. } => self.missed(signal, throttled, covered),
             Verdict::Met | Verdict::Room if signal.calm >= CALM => self.lower_limit(),
             Verdict::Met | Verdict::Room if self.request < self.inputs.request => {
                 self.step(Step::Objective, self.inputs.request, self.limit, Reason::NotCalm);
@@ -265,26 +273,68 @@ impl<'a> Sizing<'a> {
         }
     }
 
-    /// The objective is missed: nothing shrinks, and what would help is raised.
-    fn missed(&mut self, signal: &Signal, throttled: bool) {
+    /// Where nobody keeps it waiting, bursts are covered by CPUs that are idle, up to the limit: the request is for what
+    /// it goes on using, and being outgrown for minutes hurts nobody. Once somebody has kept it waiting, the bet holds for a day.
+    /// Whether it is so.
+    fn by_sustained_use(&mut self, signal: &Signal) -> bool {
+        let &CpuInputs { history, request, changes, policy, now, .. } = self.inputs;
+        let pressed = signal.unpressed.is_some_and(|unpressed| unpressed < PRESSED);
+        let bet = policy.history.percentile.is_none() && self.reason != Reason::NoData;
+        if !bet || pressed || self.is_guaranteed() {
+            return false;
+        }
+        let Some(mean) = history.mean() else { return false };
+        // Before a slot has ended, what it has used for sure: what has piled up does not go on.
+        let sustained = history.sustained().unwrap_or(signal.demand.lower);
+        let enough = self.with_margin(sustained);
+        if self.request <= enough {
+            return true;
+        }
+        if request.cores() < sustained {
+            self.step(Step::Objective, enough, self.limit, Reason::UsesMore);
+            return true;
+        }
+        let saved = (request.cores() - enough.cores()) * KEPT_MINUTES;
+        let worth = saved > bet::change_price(mean, changes, &policy.cost, now);
+        let known = self.reason != Reason::Learning && bet::may_shrink(changes, &policy.cost, now);
+        let (to, reason) = match worth && known {
+            true => (enough, Reason::UsesLess),
+            false => (self.request.min(request), Reason::Holding),
+        };
+        if to != self.request {
+            self.step(Step::Objective, to, self.limit, reason);
+        }
+        true
+    }
+
+    fn is_guaranteed(&self) -> bool {
+        self.inputs.qos == Qos::Guaranteed && self.inputs.limit == Some(self.inputs.request)
+    }
+
+    /// The objective is missed: nothing shrinks, and what would help is raised. Where bursts are `covered`, a limit that binds
+    /// is the only thing that keeps it from what it wants.
+    fn missed(&mut self, signal: &Signal, throttled: bool, covered: bool) {
         let least = self.request.max(self.inputs.request);
         let wanted = self.with_margin(signal.wanted());
+        // Where the limit may rise it is the cure, and the request need not cover what has piled up.
+        let may_rise = self.inputs.policy.controlled_values == ControlledValues::RequestsAndLimits;
+        let with_limit = match may_rise {
+            true if covered => least,
+            true if !signal.is_sure() => self.with_margin(signal.demand.lower),
+            _ => wanted,
+        };
         let bottleneck = signal.demand.bottleneck;
         match (bottleneck, self.limit) {
             (Bottleneck::AncestorQuota, _) => {
                 self.step(Step::Objective, least, self.limit, Reason::AncestorLimitBinds);
             }
             (Bottleneck::Quota, Some(limit)) if wanted > limit => {
-                self.against_limit(least, limit, wanted, wanted);
+                self.against_limit(least, limit, with_limit, wanted);
             }
             // Not for want of CPU on the whole, but in bursts.
             (_, Some(limit)) if throttled => {
-                self.against_limit(
-                    least,
-                    limit,
-                    wanted,
-                    wanted.max(self.with_margin(unthrottled(signal, limit))),
-                );
+                let raised = wanted.max(self.with_margin(unthrottled(signal, limit)));
+                self.against_limit(least, limit, with_limit, raised);
             }
             (Bottleneck::Own, _) => self.step(Step::Objective, least, self.limit, Reason::OverThreaded),
             _ if wanted > least => {
@@ -296,7 +346,7 @@ impl<'a> Sizing<'a> {
         }
     }
 
-    /// The limit is what holds it back.
+    /// The limit is what holds it back: it is raised to all that may be wanted. Where it may not be, the request is no more.
     fn against_limit(&mut self, least: MilliCpu, limit: MilliCpu, request: MilliCpu, raised: MilliCpu) {
         match self.inputs.policy.controlled_values {
             ControlledValues::RequestsAndLimits => {
@@ -322,7 +372,7 @@ impl<'a> Sizing<'a> {
         let controlled = policy.controlled_values == ControlledValues::RequestsAndLimits;
         let (Some(limit), true) = (limit, controlled && self.request < request) else { return };
         let used = history.percentile_at(now, 1.0, &policy.history).unwrap_or(f64::INFINITY);
-        let lower = match limit == request {
+        let lower = match self.is_guaranteed() {
             // Guaranteed: they stay equal.
             true => self.request,
             false => limit.scale_up(self.request.0, request.0).max(self.with_margin(used)),
@@ -333,10 +383,10 @@ impl<'a> Sizing<'a> {
     }
 
     fn within_limit(&mut self) {
-        let &CpuInputs { request, limit, policy, .. } = self.inputs;
+        let &CpuInputs { limit, policy, .. } = self.inputs;
         let (Some(before), Some(now)) = (limit, self.limit) else { return };
         let controlled = policy.controlled_values == ControlledValues::RequestsAndLimits;
-        if controlled && before == request {
+        if controlled && self.is_guaranteed() {
             // Guaranteed: they stay equal.
             let both = if now > before { now.max(self.request) } else { self.request };
             if (both, both) != (self.request, now) {

@@ -41,8 +41,12 @@ pub struct Signal {
     pub throttled_depth: PerMille,
     /// CPUs of the node.
     pub node_cpus: u32,
+    /// Length of the window, in whole seconds.
+    pub length: Seconds,
     /// For how long the objective has been met with room to spare ([`Calm`]).
     pub calm: Seconds,
+    /// For how long nobody has kept it waiting for more than half of what is allowed ([`Calm`]); `None`: as long as is known.
+    pub unpressed: Option<Seconds>,
 }
 
 /// A window against the objective.
@@ -83,7 +87,9 @@ impl Signal {
             throttled_share: window.throttled_share().map(share),
             throttled_depth: share(throttled_depth(window)),
             node_cpus,
+            length: Seconds(window.length_ns / 1_000_000_000),
             calm: Seconds(0),
+            unpressed: None,
         })
     }
 
@@ -103,11 +109,25 @@ impl Signal {
         }
     }
 
+    /// Whether others, or nobody knows who, kept it waiting for more than half of what is allowed: then it matters what share
+    /// of the node it has. Its own threads and its limit do so whatever its request is.
+    fn is_pressed(&self, objective: &Objectives) -> bool {
+        let long = self.p99_wait.is_some_and(|wait| wait.0 > objective.p99_wait.0 / 2);
+        let own = self.demand.bottleneck == Bottleneck::Own
+            || matches!(self.tail_cause, Some(Cause::Quota | Cause::Own | Cause::Idle));
+        long && !own
+    }
+
+    /// Whether the demand's point is believed: its bounds lie within a factor of two.
+    pub fn is_sure(&self) -> bool {
+        self.demand.confidence >= BELIEVED
+    }
+
     /// CPU, in cores, to give it now. Where the demand is sure that is its point. Where it is not, it is at least twice what it
     /// uses, towards the upper bound, and the window after it will tell.
     pub fn wanted(&self) -> f64 {
-        let Demand { point, lower, upper, confidence, .. } = self.demand;
-        if confidence >= BELIEVED { point } else { point.max(2.0 * lower).min(upper) }
+        let Demand { point, lower, upper, .. } = self.demand;
+        if self.is_sure() { point } else { point.max(2.0 * lower).min(upper) }
     }
 
     /// CPU, in cores, to remember as used ([`History::observe`](crate::decide::history::History::observe)): what is held
@@ -161,9 +181,21 @@ fn throttled_depth(window: &Window) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calm {
     since: Option<Timestamp>,
+    pressed: Option<Timestamp>,
 }
 
 impl Calm {
+    /// Takes note of a window that ended at `now`, and tells its signal what came before it.
+    pub fn tell(&mut self, signal: &mut Signal, objective: &Objectives, now: Timestamp) {
+        let began = Timestamp(now.0.saturating_sub(signal.length.0));
+        self.after(signal.verdict(objective), began);
+        signal.calm = Seconds(self.since.map_or(0, |since| now.seconds_since(since)));
+        if signal.is_pressed(objective) {
+            self.pressed = Some(now);
+        }
+        signal.unpressed = self.pressed.map(|at| Seconds(now.seconds_since(at)));
+    }
+
     /// Takes note of a window that ended at `now`, and says for how long there has been room.
     pub fn after(&mut self, verdict: Verdict, now: Timestamp) -> Seconds {
         self.since = (verdict == Verdict::Room).then(|| self.since.unwrap_or(now));
@@ -228,6 +260,30 @@ mod tests {
         assert_eq!(verdict(10_000, 10), Verdict::Met);
         assert_eq!(verdict(10_001, 0), Verdict::Missed { wait: true, throttled: false });
         assert_eq!(verdict(0, 11), Verdict::Missed { wait: false, throttled: true });
+    }
+
+    #[test]
+    fn what_others_keep_waiting_is_pressed_and_what_keeps_itself_waiting_is_not() {
+        let objectives = Policy::default().objectives;
+        let mut calm = Calm::default();
+        let mut after = |seconds: u64, wait_us: u64, cause: Cause| {
+            let mut signal = Signal {
+                p99_wait: Some(Micros(wait_us)),
+                tail_cause: Some(cause),
+                throttled_share: None,
+                ..signal(&[])
+            };
+            calm.tell(&mut signal, &objectives, Timestamp(1_000 + seconds));
+            (signal.calm.0, signal.unpressed.map(|unpressed| unpressed.0))
+        };
+        // Windows are of 10 s, all of which counts.
+        assert_eq!(after(10, 5_000, Cause::Neighbor), (10, None));
+        assert_eq!(after(20, 20_000, Cause::Own), (0, None));
+        assert_eq!(after(30, 100, Cause::Own), (10, None));
+        // Half of the 10 ms that are allowed.
+        assert_eq!(after(40, 5_001, Cause::Neighbor), (0, Some(0)));
+        assert_eq!(after(70, 100, Cause::Neighbor), (10, Some(30)));
+        assert_eq!(after(80, 100, Cause::Neighbor), (20, Some(40)));
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn sized(window: &Window, limit: MilliCpu, policy: &Policy) -> CpuTarget {
         history: &history,
         request: limit,
         limit: Some(limit),
+        qos: Qos::Burstable,
         started_with: limit,
         signal: Some(&signal),
         changes: Changes::default(),

@@ -26,6 +26,7 @@ fn inputs<'a>(history: &'a History, request: u64, policy: &'a Policy) -> CpuInpu
         history,
         request: MilliCpu(request),
         limit: None,
+        qos: Qos::Burstable,
         started_with: MilliCpu(request),
         signal: None,
         changes: Changes::default(),
@@ -57,7 +58,9 @@ fn met(cores: f64) -> Signal {
         throttled_share: None,
         throttled_depth: PerMille(0),
         node_cpus: 16,
+        length: Seconds(15),
         calm: Seconds(3600),
+        unpressed: None,
     }
 }
 
@@ -115,6 +118,31 @@ fn waits_for_neighbours_raise_the_request_and_nothing_shrinks_meanwhile() {
 }
 
 #[test]
+fn bursts_that_nobody_feels_are_not_requested_until_somebody_does() {
+    // A core, and four for two minutes of each half an hour: 1.2 on average.
+    let history = history(2 * 1440, |minute| if minute % 30 < 2 { 4.0 } else { 1.0 });
+    let policy = Policy::default();
+    let sized = |request, unpressed: Option<u64>, calm, qos| {
+        let signal = Signal { unpressed: unpressed.map(Seconds), calm: Seconds(calm), ..met(1.0) };
+        let limit = Some(MilliCpu(request));
+        let target =
+            cpu(&CpuInputs { signal: Some(&signal), limit, qos, ..inputs(&history, request, &policy) });
+        (target.request.0, target.reason)
+    };
+    let (request, reason) = sized(5_000, None, 300, Qos::Burstable);
+    assert!((1_200..1_500).contains(&request) && reason == Reason::UsesLess, "{request} {reason}");
+    assert_eq!(sized(5_000, Some(86_400), 300, Qos::Burstable), (request, reason));
+    assert_eq!(sized(5_000, None, 299, Qos::Burstable), (5_000, Reason::NotCalm));
+    // Somebody kept it waiting within the day, or its limit would fall with its request: bursts count.
+    for (unpressed, qos) in [(Some(86_399), Qos::Burstable), (None, Qos::Guaranteed)] {
+        assert!(sized(5_000, unpressed, 300, qos).0 > 3_500, "{unpressed:?} {qos:?}");
+    }
+    // What it has is too little on average: it is raised to the average, not to the bursts.
+    let (raised, reason) = sized(1_000, None, 300, Qos::Burstable);
+    assert!((1_000..1_500).contains(&raised), "{raised} {reason}");
+}
+
+#[test]
 fn a_limit_that_binds_is_raised_or_named() {
     let history = history(2 * 1440, |_| 0.15);
     let throttled = Signal {
@@ -130,7 +158,13 @@ fn a_limit_that_binds_is_raised_or_named() {
         (target.request.0, target.limit.map(|limit| limit.0), target.reason)
     };
     let both = ControlledValues::RequestsAndLimits;
-    assert_eq!(sized(both, &throttled), (1_150, Some(1_150), Reason::LimitRaised));
+    // Nobody else keeps it waiting: the limit alone cures it, and the request is for what it has gone on using.
+    assert_eq!(sized(both, &throttled), (151, Some(1_150), Reason::LimitRaised));
+    // Where others do, the request rises too: to what it wants where that is sure, else to what it uses.
+    let pressed = Signal { unpressed: Some(Seconds(3600)), ..throttled.clone() };
+    assert_eq!(sized(both, &pressed), (230, Some(1_150), Reason::LimitRaised));
+    let sure = Signal { demand: Demand { confidence: 0.9, ..throttled.demand }, ..pressed };
+    assert_eq!(sized(both, &sure), (1_150, Some(1_150), Reason::LimitRaised));
     assert_eq!(sized(ControlledValues::RequestsOnly, &throttled), (200, None, Reason::LimitBinds));
     assert!(Reason::LimitBinds.to_string().contains("controlledValues: RequestsAndLimits"));
     // Bursts that are throttled cost no demand, but wait: the limit is what they used it up at.
@@ -159,8 +193,18 @@ fn a_controlled_limit_falls_with_the_request_but_not_below_what_was_used() {
     assert_eq!(limit(1_150, 10_000, both, Some(&calm)), (575, Some(5_000)));
     let (_, lowest) = limit(1_150, 5_000, both, Some(&calm));
     assert!((3_450..3_770).contains(&lowest.unwrap()), "{lowest:?}");
-    // Guaranteed stays so.
-    assert_eq!(limit(5_000, 5_000, both, Some(&calm)), (575, Some(575)));
+    // Guaranteed stays so; what only happens to be equal does not.
+    let (_, lowest) = limit(5_000, 5_000, both, Some(&calm));
+    assert!((3_450..3_770).contains(&lowest.unwrap()), "{lowest:?}");
+    let policy = Policy { controlled_values: both, ..by_percentile(90) };
+    let guaranteed = CpuInputs {
+        qos: Qos::Guaranteed,
+        limit: Some(MilliCpu(5_000)),
+        signal: Some(&calm),
+        ..inputs(&history, 5_000, &policy)
+    };
+    let target = cpu(&guaranteed);
+    assert_eq!((target.request, target.limit), (MilliCpu(575), Some(MilliCpu(575))));
     for (controlled_values, signal) in [(both, None), (ControlledValues::RequestsOnly, Some(&calm))] {
         assert_eq!(limit(1_150, 10_000, controlled_values, signal), (575, None));
     }
