@@ -124,10 +124,11 @@ fn in_machines(
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
-                    // On a line of its own: a lock taken in a loop's condition is held through its body.
+                    // Each lock on a line of its own: it is held to the end of what it stands in.
                     let next = lock(&queue).pop_front();
                     let Some((index, suite)) = next else { return };
-                    lock(&results).push((index, run_suite(&lab, suite)));
+                    let outcome = run_suite(&lab, suite);
+                    lock(&results).push((index, outcome));
                 }
             });
         }
