@@ -13,8 +13,8 @@ use super::policy::{Mode, Objectives};
 use super::reason::Reason;
 use super::scope::PolicyId;
 use super::share::PerMille;
-use super::sizes::{Difference, Sizes};
-use super::units::{Bytes, Timestamp};
+use super::sizes::{Difference, Resource, Sizes};
+use super::units::{Bytes, MilliCpu, Timestamp};
 
 /// Which container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,7 +200,31 @@ impl fmt::Display for DecisionRecord {
         } else {
             writeln!(f, "  result    {}", Difference(current, result))?;
         }
-        write!(f, "  reason    {}: {reason}", reason.name())
+        write!(f, "  reason    {}: {reason}", reason.name())?;
+        for resource in Resource::ALL {
+            if let Some((missing, why)) = self.shortfall(resource) {
+                match resource {
+                    Resource::Cpu => write!(f, "; short by {} CPU: {why}", MilliCpu(missing))?,
+                    Resource::Memory => write!(f, "; short by {} memory: {why}", Bytes(missing))?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DecisionRecord {
+    /// By how much the request of a resource, in milli-CPU or bytes, is raised less than what was found to be needed, and
+    /// what took that away last.
+    pub fn shortfall(&self, resource: Resource) -> Option<(u64, &Reason)> {
+        let request = |sizes: &Sizes| sizes.pair(resource).0.unwrap_or(0);
+        let needed = request(&self.marks.iter().rfind(|mark| mark.step == Step::Target)?.after);
+        let result = request(&self.result);
+        if result <= request(&self.current) || result >= needed {
+            return None;
+        }
+        let took = |mark: &&Mark| mark.step != Step::Target && request(&mark.after) < request(&mark.before);
+        Some((needed - result, &self.marks.iter().rfind(took)?.reason))
     }
 }
 
