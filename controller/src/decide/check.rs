@@ -462,7 +462,9 @@ impl Check<'_> {
 fn held(pod: &Pod, action: Option<&Action>, resource: Resource) -> i128 {
     let request = |sizes: &Sizes| i128::from(sizes.pair(resource).0.unwrap_or(0));
     let refused = matches!(pod.resize, ResizeState::Infeasible { .. });
-    let (mut together, mut alone) = (0, 0);
+    // Init containers run one after the other, beside the sidecars; how many of those run by then is not known here, so
+    // all of them are.
+    let (mut together, mut alone, mut beside) = (0, 0, 0);
     for (name, container) in &pod.containers {
         let agreed = [&container.allocated, &container.actual];
         let agreed: Vec<i128> = agreed.into_iter().flatten().map(request).collect();
@@ -473,9 +475,13 @@ fn held(pod: &Pod, action: Option<&Action>, resource: Resource) -> i128 {
             (None, Some(agreed)) => (*agreed).max(request(&container.desired)),
             (None, None) => request(&container.desired),
         };
-        if container.kind == ContainerKind::Init { alone = held.max(alone) } else { together += held }
+        match container.kind {
+            ContainerKind::Init => alone = held.max(alone),
+            ContainerKind::Sidecar => beside += held,
+            ContainerKind::App => together += held,
+        }
     }
-    together.max(alone) + request(&pod.overhead)
+    together.max(alone) + beside + request(&pod.overhead)
 }
 
 /// A pod's class by its containers' sizes, as the API server computes it.
