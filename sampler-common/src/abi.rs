@@ -19,6 +19,10 @@ pub const OTHER: Slot = 0;
 /// Size of the tables that are indexed by css id or by pid.
 pub const TABLE: u32 = 1 << 16;
 
+/// Bytes of the ring of [`CgroupEvent`]s: room for 2,674 of them, with 8 bytes each of the ring's own, in one window, which
+/// is 100 cgroups a second made and removed for 13 s.
+pub const CGROUP_EVENTS_BYTES: u32 = 1 << 20;
+
 /// Why a thread had to wait, as counted in the kernel.
 ///
 /// The first five are the causes that can be told. `Away` and `Beyond` are the two ways in which one

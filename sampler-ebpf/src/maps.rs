@@ -6,7 +6,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::maps::{Array, Queue, RingBuf};
-use sampler_common::abi::{Baseline, CgroupEvent, Cpu, CssEntry, Row, Slot, SlotRecord, TABLE};
+use sampler_common::abi::{
+    Baseline, CGROUP_EVENTS_BYTES, CgroupEvent, Cpu, CssEntry, Row, Slot, SlotRecord, TABLE,
+};
 use sampler_common::throttle::Throttle;
 
 use crate::kernel;
@@ -45,10 +47,9 @@ static SLOTS: Array<SlotRecord> = Array::with_max_entries(SIZED_BY_LOADER, MMAPA
 #[map]
 static FREE_SLOTS: Queue<Slot> = Queue::with_max_entries(SIZED_BY_LOADER, 0);
 
-/// Cgroups that are made and removed: room for 2,674 events of 392 bytes in one window, 100 cgroups a second for 13 s.
-/// Those that do not fit are counted, and user space looks at the whole tree then.
+/// Cgroups that are made and removed. Those that do not fit are counted, and user space looks at the whole tree then.
 #[map]
-static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(CGROUP_EVENTS_BYTES, 0);
 
 /// How many did not fit. The kernel makes and removes cgroups one at a time (`cgroup_mutex`).
 #[map]

@@ -9,7 +9,7 @@ use sampler::kernel::load::{BYTES_PER_CPU_AND_SLOT, default_slots};
 use sampler::publish::{Format, Publisher};
 use sampler::read::{Reader, Start};
 use sampler::source::Health;
-use sampler_common::abi::{Baseline, Cpu, CssEntry, Row, SlotRecord, TABLE};
+use sampler_common::abi::{Baseline, CGROUP_EVENTS_BYTES, Cpu, CssEntry, Row, SlotRecord, TABLE};
 use sampler_common::throttle::Throttle;
 
 use crate::groups::Groups;
@@ -47,10 +47,9 @@ pub fn run(report: &mut Report) -> Result<()> {
 /// The maps that are not by container and CPU.
 fn fixed_bytes(cpus: u32, slots: u32) -> f64 {
     let tables = TABLE as usize * (size_of::<Baseline>() + size_of::<CssEntry>());
-    let events = 256 << 10;
     let by_cpu = cpus as usize * size_of::<Cpu>();
     let by_slot = slots as usize * (size_of::<SlotRecord>() + size_of::<u32>());
-    (tables + events + by_cpu + by_slot) as f64
+    (tables + CGROUP_EVENTS_BYTES as usize + by_cpu + by_slot) as f64
 }
 
 /// Resident memory of a process that holds a reader while so many cgroups live and have run.
