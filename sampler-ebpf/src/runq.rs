@@ -146,7 +146,7 @@ fn miss(row: &mut Row, task: Task, entry: *const Baseline, known: bool, now: u64
     // 512 bytes that Linux 6.1 allows.
     // SAFETY: a map value, copied word by word and checked.
     let entry = unsafe { entry.read_volatile() };
-    // Nor has a thread that has not run yet: its entry may be an earlier one's with the same pid and address.
+    // A thread that has not run yet has no pace, and its entry may be an earlier one's with the same pid and address.
     let mut pace = match entry.pace_of(task.pid()) {
         Some(pace) if known && task.pcount() != 0 => pace,
         _ => Pace::unknown(now - held_ns, run),
