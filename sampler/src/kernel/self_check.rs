@@ -23,9 +23,10 @@ const SCHEDSTAT: &str = "/proc/thread-self/schedstat";
 const ENOUGH_NS: u64 = 2_000_000;
 /// On a machine too busy to run two threads for this long, nothing can be checked.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
 /// So many times in a row no coincidence makes our figure differ from the kernel's.
-const MISSES: u32 = 3;
+const MISSES: u32 = 5;
+/// Longer than what the programs take for an interrupt.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
 
 /// Why the numbers cannot be trusted.
 #[derive(Debug, Error)]
@@ -126,22 +127,65 @@ pub fn run(programs: &Programs) -> Result<(), SelfCheckError> {
 /// because in a pid namespace of its own a thread does not know its pid.
 fn checked_thread(baselines: &Mapped<Baseline>, cpu: usize) -> Result<u64, SelfCheckError> {
     pin(cpu).map_err(SelfCheckError::Pin)?;
-    let begun = Instant::now();
+    compare(&mut Own { begun: Instant::now(), baselines })
+}
+
+/// A thread that contends for a CPU, as the check sees it.
+trait Checked {
+    /// For how long it has been checked.
+    fn elapsed(&self) -> Duration;
+    /// What the kernel says of it.
+    fn schedstat(&mut self) -> Result<Schedstat, SelfCheckError>;
+    /// Gives the CPU away for so long.
+    fn sleep(&mut self, nap: Duration);
+    /// What the programs say that a thread with this run delay (ns) had run before its last sleep, in ns; `None` where
+    /// they know of no such thread.
+    fn ran_ns(&mut self, run_delay_ns: u64) -> Option<u64>;
+}
+
+/// The calling thread.
+struct Own<'a> {
+    begun: Instant,
+    baselines: &'a Mapped<Baseline>,
+}
+
+impl Checked for Own<'_> {
+    fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn schedstat(&mut self) -> Result<Schedstat, SelfCheckError> {
+        Schedstat::read()
+    }
+
+    fn sleep(&mut self, nap: Duration) {
+        std::thread::sleep(nap);
+    }
+
+    fn ran_ns(&mut self, run_delay_ns: u64) -> Option<u64> {
+        let mut entries = (0..self.baselines.len()).map(|pid| self.baselines.read(pid));
+        Some(entries.find(|entry| entry.run_delay_ns == run_delay_ns)?.pace.ran_ns())
+    }
+}
+
+/// Compares until the thread has waited long enough and both agree, or differ [`MISSES`] times while nothing that was
+/// compared has changed.
+fn compare(thread: &mut impl Checked) -> Result<u64, SelfCheckError> {
     let mut waited_ns = 0;
     let mut misses = 0;
-    while begun.elapsed() < TIMEOUT {
-        let asleep = Schedstat::read()?;
-        std::thread::sleep(Duration::from_millis(1));
-        let awake = Schedstat::read()?;
+    let mut woken_run_ns = thread.schedstat()?.run_ns;
+    while thread.elapsed() < TIMEOUT {
+        let asleep = thread.schedstat()?;
+        thread.sleep(nap(asleep.run_ns.saturating_sub(woken_run_ns)));
+        let awake = thread.schedstat()?;
+        woken_run_ns = awake.run_ns;
         waited_ns = awake.run_delay_ns;
         if waited_ns < ENOUGH_NS {
             continue;
         }
-        let mut entries = (0..baselines.len()).map(|pid| baselines.read(pid));
-        let miss = match entries.find(|entry| entry.run_delay_ns == waited_ns) {
+        let miss = match thread.ran_ns(waited_ns) {
             None => SelfCheckError::Differs { kernel_ns: waited_ns },
-            Some(entry) => {
-                let ours_ns = entry.pace.ran_ns();
+            Some(ours_ns) => {
                 let (least_ns, most_ns) = (asleep.run_ns, awake.run_ns);
                 if (least_ns..=most_ns).contains(&ours_ns) {
                     return Ok(waited_ns);
@@ -151,12 +195,18 @@ fn checked_thread(baselines: &Mapped<Baseline>, cpu: usize) -> Result<u64, SelfC
         };
         // Where the thread was switched out meanwhile, what was looked for had changed. And once in a while another
         // thread with the same entry may have come in between.
-        misses += u32::from(Schedstat::read()?.run_delay_ns == waited_ns);
+        misses += u32::from(thread.schedstat()?.run_delay_ns == waited_ns);
         if misses == MISSES {
             return Err(miss);
         }
     }
     Err(SelfCheckError::NothingToCompare { waited_ns, seconds: TIMEOUT.as_secs() })
+}
+
+/// How long to sleep after having run for so long (ns). The programs take what is shorter than a 32nd of the run before
+/// for an interrupt and no sleep, and looking through the baselines is a long run on a busy host.
+fn nap(ran_ns: u64) -> Duration {
+    SHORTEST_NAP.max(Duration::from_nanos(ran_ns / 8))
 }
 
 /// Everything that the rows have counted.
@@ -169,7 +219,7 @@ fn clock_backwards(programs: &Programs) -> u64 {
     (0..programs.cpus.len()).map(|cpu| programs.cpus.read(cpu).clock_backwards).sum()
 }
 
-/// The calling thread's own, by the kernel:
+/// A thread's own, by the kernel:
 /// <https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat>
 struct Schedstat {
     /// Time spent on a CPU, as of the last tick or switch.
@@ -200,4 +250,119 @@ pub fn pin(cpu: usize) -> Result<(), nix::Error> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+#[cfg(test)]
+mod tests {
+    use sampler_common::pace::Pace;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A thread beside a busy one, and what the programs keep of it: by the code that they run.
+    struct Modelled {
+        now_ns: u64,
+        run_ns: u64,
+        run_delay_ns: u64,
+        pace: Pace,
+        /// How long looking through the baselines takes.
+        scan_ns: u64,
+        /// Looks in which it is switched out, from now on.
+        disturbed: u32,
+        /// By how much (ns) the programs misread the run delay and the run time.
+        off_ns: [u64; 2],
+    }
+
+    impl Modelled {
+        fn new(scan_ns: u64) -> Self {
+            let pace = Pace::unknown(0, 0);
+            let (now_ns, run_ns, run_delay_ns) = (0, 0, 0);
+            Self { now_ns, run_ns, run_delay_ns, pace, scan_ns, disturbed: 0, off_ns: [0; 2] }
+        }
+
+        fn run(&mut self, ns: u64) {
+            self.now_ns += ns;
+            self.run_ns += ns;
+        }
+
+        fn wait(&mut self, ns: u64) {
+            self.now_ns += ns;
+            self.run_delay_ns += ns;
+            self.pace.waited(self.now_ns, self.run_ns, ns);
+        }
+    }
+
+    impl Checked for Modelled {
+        fn elapsed(&self) -> Duration {
+            Duration::from_nanos(self.now_ns)
+        }
+
+        fn schedstat(&mut self) -> Result<Schedstat, SelfCheckError> {
+            self.run(MS / 100);
+            Ok(Schedstat { run_ns: self.run_ns, run_delay_ns: self.run_delay_ns })
+        }
+
+        fn sleep(&mut self, nap: Duration) {
+            self.now_ns += nap.as_nanos() as u64;
+            self.wait(MS);
+        }
+
+        fn ran_ns(&mut self, run_delay_ns: u64) -> Option<u64> {
+            self.run(self.scan_ns / 2);
+            if let Some(fewer) = self.disturbed.checked_sub(1) {
+                self.disturbed = fewer;
+                self.wait(3 * MS);
+            }
+            let [delay_off_ns, run_off_ns] = self.off_ns;
+            let found = self.run_delay_ns + delay_off_ns == run_delay_ns;
+            let ran_ns = self.pace.ran_ns() + run_off_ns;
+            self.run(self.scan_ns / 2);
+            found.then_some(ran_ns)
+        }
+    }
+
+    #[test]
+    fn what_is_right_passes_however_long_looking_takes() {
+        for scan_ms in [0, 1, 20, 33, 40, 100, 1_000] {
+            let passed = compare(&mut Modelled::new(scan_ms * MS));
+            assert!(passed.is_ok(), "{scan_ms} ms: {passed:?}");
+        }
+    }
+
+    #[test]
+    fn looks_in_which_it_is_switched_out_count_neither_way() {
+        let passed = compare(&mut Modelled { disturbed: 10 * MISSES, ..Modelled::new(40 * MS) });
+        assert!(passed.is_ok(), "{passed:?}");
+    }
+
+    #[test]
+    fn what_is_misread_is_told() {
+        for scan_ms in [1, 40] {
+            let delay = compare(&mut Modelled { off_ns: [1, 0], ..Modelled::new(scan_ms * MS) });
+            assert!(matches!(delay, Err(SelfCheckError::Differs { .. })), "{delay:?}");
+            let run = compare(&mut Modelled { off_ns: [0, 50 * MS], ..Modelled::new(scan_ms * MS) });
+            assert!(matches!(run, Err(SelfCheckError::RunTime { .. })), "{run:?}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_never_waits_says_nothing() {
+        struct Idle(u64);
+        impl Checked for Idle {
+            fn elapsed(&self) -> Duration {
+                Duration::from_nanos(self.0)
+            }
+            fn schedstat(&mut self) -> Result<Schedstat, SelfCheckError> {
+                Ok(Schedstat { run_ns: 0, run_delay_ns: 0 })
+            }
+            fn sleep(&mut self, nap: Duration) {
+                self.0 += nap.as_nanos() as u64;
+            }
+            fn ran_ns(&mut self, _: u64) -> Option<u64> {
+                Some(0)
+            }
+        }
+        assert!(matches!(compare(&mut Idle(0)), Err(SelfCheckError::NothingToCompare { waited_ns: 0, .. })));
+    }
 }
