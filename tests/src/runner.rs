@@ -1,5 +1,5 @@
 //! Runs tests one after the other, each in a process of its own with a limit of time: a crash or a hang is one
-//! test's failure.
+//! test's failure. Each has a directory of its own for temporary files, which goes with it however it ends.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -87,12 +87,17 @@ pub fn run_each<'a>(
 /// Runs one, and says why it failed. This process must have one thread.
 pub fn in_child(test: &Test) -> Result<(), String> {
     let (mut said, says) = std::io::pipe().map_err(|error| error.to_string())?;
+    let files = tempfile::Builder::new().prefix("loadline-test-").tempdir();
+    let files = files.map_err(|error| format!("no directory for temporary files: {error}"))?;
     let _ = std::io::stdout().flush();
     // SAFETY: there is one thread, so the child may do everything.
     let child = match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => child,
         Ok(ForkResult::Child) => {
             drop(said);
+            // The parent removes it.
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var("TMPDIR", files.keep()) };
             let own = Pid::from_raw(0);
             let _ = setpgid(own, own);
             let test_process = std::process::id();
