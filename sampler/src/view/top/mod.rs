@@ -9,7 +9,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `feed` | one view after the other, each when it is due |
-//! | `model`, `name` | what one window shows |
+//! | `model`, `name`, `apart` | what one window shows |
 //! | `history` | what the windows before it showed: the heat map |
 //! | `state` | what the person has chosen; what each key does |
 //! | `draw` | a state as cells of a screen |
@@ -17,6 +17,7 @@
 //! | `stream` | one after the other for a pipe |
 //! | `screen` | the terminal: the only place that touches one |
 
+mod apart;
 mod draw;
 mod feed;
 #[cfg(test)]

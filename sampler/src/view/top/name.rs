@@ -4,7 +4,7 @@ use sampler_common::identity::{Container, Identity, Names, Owner};
 use sampler_common::snapshot::CgroupId;
 
 /// What stands where something was left out.
-const CUT: &str = "…";
+pub const CUT: &str = "…";
 /// From so many characters on it pays to show a part of a pod's name.
 const POD_AT_LEAST: usize = 8;
 /// So many characters at the end of a name are kept: the random part of a pod's name has five.
@@ -96,7 +96,7 @@ fn pod_within(namespace: &str, pod: &str, container: &str, columns: usize) -> St
 }
 
 /// The text without its middle, so that it has at most so many characters.
-fn cut(text: &str, columns: usize) -> String {
+pub fn cut(text: &str, columns: usize) -> String {
     let long = length(text);
     if long <= columns {
         return text.to_owned();

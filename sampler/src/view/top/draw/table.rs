@@ -8,7 +8,8 @@ use sampler_common::demand::Demand;
 use sampler_common::snapshot::Cause;
 
 use super::super::super::{quantity, table};
-use super::super::model::Row;
+use super::super::apart;
+use super::super::model::{Key, Row};
 use super::super::state::{Sort, State};
 use super::super::theme::{Theme, letter};
 use super::{bar, demand};
@@ -50,9 +51,10 @@ pub fn draw(
         let text = if state.filter.is_empty() { "Nothing has run." } else { "No name has the filter in it." };
         buf.set_line(area.x + 1, area.y + HEADER, &Line::raw(text), area.width.saturating_sub(1));
     }
+    let names = names(visible, columns.first().map_or(0, |(_, width)| *width));
     for ((at, row), y) in visible.iter().enumerate().skip(first).take(room).zip(area.y + HEADER..) {
         let chosen = Some(at) == selected;
-        let cells = columns.iter().map(|(column, width)| column.cell(row, *width, theme));
+        let cells = columns.iter().map(|(column, width)| column.cell(row, &names[at], *width, theme));
         buf.set_line(area.x, y, &in_columns(if chosen { "▶" } else { " " }, cells), area.width);
         if chosen {
             // But for the bar, whose colours mean something.
@@ -60,6 +62,15 @@ pub fn draw(
             buf.set_style(line, theme.strong());
         }
     }
+}
+
+/// What the rows are called, in so many columns.
+fn names(rows: &[&Row], width: usize) -> Vec<String> {
+    let id = |key| match key {
+        Key::Cgroup(id) => Some(id),
+        Key::Other => None,
+    };
+    apart::within(rows.iter().map(|row| (&row.name, id(row.key))), width)
 }
 
 /// Which of the rows are shown, where these are not all.
@@ -174,11 +185,11 @@ impl Column {
         }
     }
 
-    fn cell(self, row: &Row, width: usize, theme: Theme) -> Vec<Span<'static>> {
+    fn cell(self, row: &Row, name: &str, width: usize, theme: Theme) -> Vec<Span<'static>> {
         let window = &row.window;
         let text = match self {
             Self::Causes => return causes(row, width, theme),
-            Self::Name => Some(row.name.within(width)),
+            Self::Name => Some(name.to_owned()),
             Self::P50 => quantity::quantile(&window.latency, 0.5).map(narrow),
             Self::P99 => quantity::quantile(&window.latency, 0.99).map(narrow),
             Self::Highest => quantity::highest(&window.latency).map(narrow),
