@@ -1,5 +1,5 @@
 //! `test`: unit and property tests on the host, then in virtual machines the kernel tests on every kernel, and the tests
-//! with a real container runtime on one.
+//! with a real container runtime on one. All of them are run, whatever fails, and then told in a line each.
 
 use std::{
     collections::VecDeque,
@@ -19,8 +19,9 @@ use crate::{
     initramfs::Initramfs,
     kernel::Series,
     machine::{Job, Lab},
-    programs, prometheus, runtime, step,
+    programs, prometheus, runtime,
     suite::{self, Listener, Outcome},
+    unit,
     workspace::Workspace,
 };
 
@@ -59,14 +60,21 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<Ex
         && !options.prometheus
         && !options.apiserver
         && options.fuzz.is_none();
+    let filter = options.filter.as_deref();
+    let mut outcomes = Vec::new();
     if everything {
-        let mut command = workspace.cargo();
-        command.arg("test").args(&options.filter);
-        step::run_shown("Unit and property tests", &mut command)?;
-        if options.pure {
-            return Ok(ExitCode::SUCCESS);
-        }
+        outcomes
+            .push(unit::run(workspace, filter).unwrap_or_else(|error| Outcome::broken(unit::NAME, &error)));
     }
+    if !options.pure {
+        outcomes.extend(beyond_units(cache, workspace, options, everything));
+    }
+    let good = suite::conclude(&outcomes, filter.is_some());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The suites that need more than cargo.
+fn beyond_units(cache: &Cache, workspace: &Workspace, options: &Options, everything: bool) -> Vec<Outcome> {
     let filter = options.filter.as_deref();
     let mut outcomes = Vec::new();
     if options.prometheus || everything {
@@ -82,11 +90,17 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<Ex
         outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(fuzz::NAME, &error)));
     }
     let kernels = if everything { &Series::ALL[..] } else { &options.kernels };
-    if options.runtime || everything || !kernels.is_empty() {
-        outcomes.extend(in_machines(cache, workspace, kernels, options.runtime || everything, filter)?);
+    let with_runtime = options.runtime || everything;
+    if with_runtime || !kernels.is_empty() {
+        outcomes.extend(in_machines(cache, workspace, kernels, with_runtime, filter).unwrap_or_else(
+            |error| {
+                let names = kernels.iter().map(|&series| name_of(series));
+                let names = names.chain(with_runtime.then(|| RUNTIME_PROGRAM.to_owned()));
+                names.map(|name| Outcome::broken(name, &error)).collect()
+            },
+        ));
     }
-    let good = suite::conclude(&outcomes, filter.is_some());
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    outcomes
 }
 
 /// A suite that runs in a machine of its own.
@@ -154,13 +168,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the suite of kernel tests on this kernel is called.
+fn name_of(series: Series) -> String {
+    format!("linux-{series}")
+}
+
 fn of_kernel(cache: &Cache, workspace: &Workspace, series: Series, filter: Option<&str>) -> Result<Suite> {
     let mut root = root_of(workspace, KERNEL_PROGRAM)?;
     programs::add_runqlat(cache, &mut root)?;
     for sampler in programs::build(workspace, &[programs::SAMPLER])? {
         root.host_program("/usr/bin/sampler", &sampler);
     }
-    Ok(Suite { name: format!("linux-{series}"), job: job(series, root, filter) })
+    Ok(Suite { name: name_of(series), job: job(series, root, filter) })
 }
 
 fn of_runtime(cache: &Cache, workspace: &Workspace, filter: Option<&str>) -> Result<Suite> {
