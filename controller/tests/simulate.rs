@@ -62,6 +62,45 @@ fn traces_become_figures_a_report_and_a_plot_and_the_same_ones_twice() {
 }
 
 #[test]
+fn a_policy_decides_what_the_figures_are_of() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let [trace, rates, policy, json] =
+        ["bounded.csv", "bounded.txt", "bounded.yaml", "bounded.json"].map(|name| dir.join(name));
+    write_trace(&trace).unwrap();
+    write_rates(&rates).unwrap();
+    let [trace, rates, given, out] = [&trace, &rates, &policy, &json].map(|path| path.to_str().unwrap());
+    let run = |spec: &str, what: &[&str]| {
+        let kind = "{apiVersion: loadline.dev/v1alpha1, kind: ClusterAllocationPolicy, metadata: {name: p}";
+        fs::write(&policy, format!("{kind}, spec: {spec}}}")).unwrap();
+        let output = simulate(&[what, &["--policy", given, "--json", out]].concat()).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), report)
+    };
+    let traced = |spec: &str| run(spec, &["--trace", trace]);
+    let (_, free) = traced("{mode: Apply}");
+    let (_, bounded) = traced("{mode: Apply, cpu: {maxAllowed: 500m}}");
+    let under = |report: &Value| report["total"]["policy"]["under"].as_f64().unwrap();
+    // It is busy for half of the time, and then needs four times as much as it may get.
+    assert!(under(&free) < 0.02 && (0.5..0.6).contains(&under(&bounded)), "{free}{bounded}");
+    let (shown, report) = traced("{mode: Recommend}");
+    assert!(
+        shown.starts_with("ClusterAllocationPolicy p has mode Recommend, in which nothing is changed"),
+        "{shown}"
+    );
+    assert_eq!(report["total"]["policy"]["changes_per_day"], 0.0);
+
+    let looped = |spec: &str| run(spec, &["loop", "--start", "0.5", "--rps", rates]);
+    let (_, free) = looped("{mode: Apply, controlledValues: RequestsAndLimits}");
+    let (_, held) = looped("{mode: Apply}");
+    let figure = |report: &Value, name: &str| report["series"][0]["ours"][name].as_f64().unwrap();
+    // Where limits stay, the first one goes on throttling it.
+    assert_eq!(figure(&held, "cores_limit"), 1.6);
+    assert!(figure(&free, "cores_limit") > 2.0, "{free}");
+    assert!(figure(&held, "throttled_share") > 2.0 * figure(&free, "throttled_share"), "{held}{free}");
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_ends_with_failure() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let broken = dir.join("broken.csv");

@@ -300,7 +300,7 @@ impl Policy {
                 max_step_up: None,
                 max_step_down: PerMille::percent(50),
                 cooldown: Seconds(300),
-                changes_per_hour: const { NonZeroU32::new(6).unwrap() },
+                changes_per_hour: const { NonZeroU32::new(12).unwrap() },
                 deferred_deadline: Seconds(300),
             },
             controlled_values: ControlledValues::default(),

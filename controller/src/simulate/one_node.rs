@@ -9,6 +9,7 @@ use crate::decide::observation::{
 };
 use crate::decide::pipeline::decide;
 use crate::decide::plan::Plan;
+use crate::decide::policy::Mode;
 use crate::decide::record::DecisionRecord;
 use crate::decide::scope::{PolicyObject, WorkloadKind};
 use crate::decide::sizes::Sizes;
@@ -92,6 +93,11 @@ impl OneNode {
             readings: Vec::new(),
         });
         container.readings = vec![reading];
+    }
+
+    /// What the policy does from now on.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.observation.policies.iter_mut().for_each(|object| object.policy.mode = mode);
     }
 
     /// Pods without one of these containers are gone.

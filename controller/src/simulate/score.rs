@@ -44,17 +44,28 @@ pub struct Run {
     pub score: Score,
 }
 
-/// Replays a trace. The first allocation is twice the first sample: somebody's guess, which all sizers start from.
+impl Run {
+    /// Of what was in force at each sample.
+    pub fn of(trace: &Trace, allocated: Vec<MilliCpu>) -> Self {
+        let score = score(trace, &allocated);
+        Self { allocated, score }
+    }
+}
+
+/// The first allocation is twice the first sample: somebody's guess, which everybody starts from.
+pub fn first_request(trace: &Trace) -> MilliCpu {
+    trace.samples.first().map_or(MilliCpu::ZERO, |first| MilliCpu::ceil_cores(2.0 * first.1))
+}
+
+/// Replays a trace through another method.
 pub fn replay(trace: &Trace, sizer: &mut dyn Sizer) -> Run {
-    let mut current =
-        trace.samples.first().map_or(MilliCpu::ZERO, |first| MilliCpu::ceil_cores(2.0 * first.1));
+    let mut current = first_request(trace);
     let mut allocated = Vec::with_capacity(trace.samples.len());
     for &(at, cores) in &trace.samples {
         allocated.push(current);
         current = sizer.next(at, cores, current);
     }
-    let score = score(trace, &allocated);
-    Run { allocated, score }
+    Run::of(trace, allocated)
 }
 
 /// Whether a trace goes on for long enough that any sample is judged.

@@ -21,6 +21,7 @@ use super::Sizer;
 use super::baseline::Vpa;
 use super::machine::{Group, Machine, Work};
 use super::rates::Rates;
+use crate::decide::check::Unsafe;
 use crate::decide::units::{MilliCpu, Timestamp};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -60,12 +61,16 @@ pub struct Allocation {
 }
 
 /// Something that sizes a service by its windows.
+///
+/// # Errors
+///
+/// Those of the controller's own decisions: a plan was not safe.
 pub trait Sizing {
     /// Learns from usage (cores, a sample a minute) of the days before.
-    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation);
+    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation) -> Result<(), Unsafe>;
 
     /// The allocation after this window, which ended at `at`.
-    fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Allocation;
+    fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Result<Allocation, Unsafe>;
 }
 
 /// What a sizing came to.
@@ -94,10 +99,12 @@ pub struct Outcome {
 pub struct Unchanged;
 
 impl Sizing for Unchanged {
-    fn learn(&mut self, _: Timestamp, _: f64, _: Allocation) {}
+    fn learn(&mut self, _: Timestamp, _: f64, _: Allocation) -> Result<(), Unsafe> {
+        Ok(())
+    }
 
-    fn next(&mut self, _: Timestamp, _: &Window, current: Allocation) -> Allocation {
-        current
+    fn next(&mut self, _: Timestamp, _: &Window, current: Allocation) -> Result<Allocation, Unsafe> {
+        Ok(current)
     }
 }
 
@@ -110,24 +117,34 @@ pub struct VpaLoop {
 }
 
 impl Sizing for VpaLoop {
-    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation) {
+    fn learn(&mut self, at: Timestamp, cores: f64, current: Allocation) -> Result<(), Unsafe> {
         self.vpa.learn(at, cores, current.request);
+        Ok(())
     }
 
-    fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Allocation {
+    fn next(&mut self, at: Timestamp, window: &Window, current: Allocation) -> Result<Allocation, Unsafe> {
         self.minute = std::mem::take(&mut self.minute).then(window);
         if !at.seconds_since(START).is_multiple_of(MINUTE_SECONDS) {
-            return current;
+            return Ok(current);
         }
         let used = std::mem::take(&mut self.minute).used_cores().unwrap_or(0.0);
         let request = self.vpa.next(at, used, current.request);
         let limit = current.limit.map(|limit| limit.scale_up(request.0, current.request.0));
-        Allocation { request, limit }
+        Ok(Allocation { request, limit })
     }
 }
 
 /// Runs a service from this allocation on, sized by `sizing`.
-pub fn run(rates: &Rates, setting: &Setting, start: Allocation, sizing: &mut dyn Sizing) -> Outcome {
+///
+/// # Errors
+///
+/// Those of the sizing.
+pub fn run(
+    rates: &Rates,
+    setting: &Setting,
+    start: Allocation,
+    sizing: &mut dyn Sizing,
+) -> Result<Outcome, Unsafe> {
     const SERVICE: usize = 0;
     const NEIGHBOR: usize = 1;
     let group = Group { weight: 100.0, outside: false, quota_ns: None };
@@ -156,7 +173,7 @@ pub fn run(rates: &Rates, setting: &Setting, start: Allocation, sizing: &mut dyn
         reserved += current.request.cores() * length as f64;
         limited = limited.zip(current.limit).map(|(sum, limit)| sum + limit.cores() * length as f64);
         course.push((window.used_cores().unwrap_or(0.0), current.request));
-        let next = sizing.next(START.plus_seconds(second), &window, current);
+        let next = sizing.next(START.plus_seconds(second), &window, current)?;
         all = if all.length_ns == 0 { window } else { all.then(&window) };
         if next != current {
             changes += 1;
@@ -170,7 +187,7 @@ pub fn run(rates: &Rates, setting: &Setting, start: Allocation, sizing: &mut dyn
         let rank = rank.saturating_sub(1);
         if rank >= latencies_ns.len() { 0.0 } else { *latencies_ns.select_nth_unstable(rank).1 as f64 / 1e6 }
     };
-    Outcome {
+    Ok(Outcome {
         cores_reserved: reserved / seconds as f64,
         cores_limit: limited.map(|limited| limited / seconds as f64),
         cores_used: all.used_cores().unwrap_or(0.0),
@@ -179,12 +196,16 @@ pub fn run(rates: &Rates, setting: &Setting, start: Allocation, sizing: &mut dyn
         throttled_share: all.throttled_share().unwrap_or(0.0),
         changes,
         course,
-    }
+    })
 }
 
 /// Shows a sizing the usage of the 8 days before, in which the trace came again and again: `unheld` is a run of it
 /// without limits.
-pub fn warm_up(sizing: &mut dyn Sizing, unheld: &Outcome, start: Allocation) {
+///
+/// # Errors
+///
+/// Those of the sizing.
+pub fn warm_up(sizing: &mut dyn Sizing, unheld: &Outcome, start: Allocation) -> Result<(), Unsafe> {
     let per_minute = (MINUTE_SECONDS / WINDOW_SECONDS) as usize;
     let minutes: Vec<f64> = unheld
         .course
@@ -194,8 +215,9 @@ pub fn warm_up(sizing: &mut dyn Sizing, unheld: &Outcome, start: Allocation) {
     let samples = WARM_UP_DAYS * 86_400 / MINUTE_SECONDS;
     for (sample, cores) in (0..samples).zip(minutes.iter().cycle()) {
         let before = (samples - 1 - sample) * MINUTE_SECONDS;
-        sizing.learn(Timestamp(START.0 - before), *cores, start);
+        sizing.learn(Timestamp(START.0 - before), *cores, start)?;
     }
+    Ok(())
 }
 
 /// The `cpu.weight` that the kubelet sets for a request: by way of cgroup v1's shares.
@@ -221,11 +243,11 @@ mod tests {
 
     #[test]
     fn without_limits_a_request_takes_its_own_cpu_time_and_with_too_little_it_queues() {
-        let free = run(&rates(60), &SETTING, of(2000, None), &mut Unchanged);
+        let free = run(&rates(60), &SETTING, of(2000, None), &mut Unchanged).unwrap();
         // Exponential of mean 10 ms: a median of 6.9 ms and a 99th percentile of 46 ms, on CPUs that are rarely all taken.
         assert!((free.p50_ms - 6.93).abs() < 0.4 && (free.p99_ms - 46.1).abs() < 3.0, "{free:?}");
         assert!((free.cores_used - 2.0).abs() < 0.1 && free.throttled_share == 0.0, "{free:?}");
-        let held = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Unchanged);
+        let held = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Unchanged).unwrap();
         assert!((held.cores_used - 1.0).abs() < 0.02 && held.throttled_share > 0.98, "{held:?}");
         assert!(held.p50_ms > 1000.0, "{held:?}");
         assert_eq!((held.cores_reserved, held.cores_limit, held.changes), (1.0, Some(1.0), 0));
@@ -235,17 +257,19 @@ mod tests {
     struct Raise;
 
     impl Sizing for Raise {
-        fn learn(&mut self, _: Timestamp, _: f64, _: Allocation) {}
+        fn learn(&mut self, _: Timestamp, _: f64, _: Allocation) -> Result<(), Unsafe> {
+            Ok(())
+        }
 
-        fn next(&mut self, _: Timestamp, window: &Window, _: Allocation) -> Allocation {
+        fn next(&mut self, _: Timestamp, window: &Window, _: Allocation) -> Result<Allocation, Unsafe> {
             assert_eq!(window.length_ns, WINDOW_SECONDS * SECOND_NS);
-            of(4000, Some(6000))
+            Ok(of(4000, Some(6000)))
         }
     }
 
     #[test]
     fn what_is_decided_is_in_force_from_the_end_of_the_window_on() {
-        let outcome = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Raise);
+        let outcome = run(&rates(60), &SETTING, of(1000, Some(1000)), &mut Raise).unwrap();
         assert_eq!((outcome.changes, outcome.cores_reserved), (1, (1.0 + 3.0 * 4.0) / 4.0));
         let used: Vec<f64> = outcome.course.iter().map(|(used, _)| *used).collect();
         // The backlog of the first window is served in the second.
@@ -254,11 +278,11 @@ mod tests {
 
     #[test]
     fn vpa_that_has_watched_for_8_days_applies_its_recommendation_after_a_minute_and_keeps_the_ratio() {
-        let free = run(&rates(120), &SETTING, of(2000, None), &mut Unchanged);
+        let free = run(&rates(120), &SETTING, of(2000, None), &mut Unchanged).unwrap();
         let start = of(1000, Some(3000));
         let mut vpa = VpaLoop::default();
-        warm_up(&mut vpa, &free, start);
-        let outcome = run(&rates(120), &SETTING, start, &mut vpa);
+        warm_up(&mut vpa, &free, start).unwrap();
+        let outcome = run(&rates(120), &SETTING, start, &mut vpa).unwrap();
         assert_eq!(outcome.changes, 1);
         let requests: Vec<MilliCpu> = outcome.course.iter().map(|(_, request)| *request).collect();
         assert_eq!(requests[..4], [MilliCpu(1000); 4]);
@@ -271,8 +295,8 @@ mod tests {
     #[test]
     fn a_neighbor_that_never_sleeps_leaves_what_the_request_is_worth() {
         let setting = Setting { neighbors: 16, ..SETTING };
-        let small = run(&rates(60), &setting, of(1000, None), &mut Unchanged);
-        let large = run(&rates(60), &setting, of(4000, None), &mut Unchanged);
+        let small = run(&rates(60), &setting, of(1000, None), &mut Unchanged).unwrap();
+        let large = run(&rates(60), &setting, of(4000, None), &mut Unchanged).unwrap();
         assert!(
             small.cores_used < 1.6 && large.cores_used > 1.9,
             "{} {}",

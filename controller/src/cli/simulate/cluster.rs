@@ -40,7 +40,7 @@ pub struct Arguments {
 /// Lets the cluster live, prints the totals, and fails when a plan did.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { nodes, containers, seed, hours, .. } = *arguments;
-    let policy = policy::read_or_apply(arguments.policy.as_deref())?;
+    let policy = policy::read_or(arguments.policy.as_deref(), policy::APPLY)?;
     let totals = simulate(Shape { nodes, containers, seed }, vec![policy], hours, &mut |hour| {
         progress(&format!("{hour} of {hours} hours"));
     });

@@ -6,14 +6,23 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::api::policy::parse;
+use crate::decide::policy::Mode;
 use crate::decide::scope::PolicyObject;
 
 /// What holds where nobody gives a policy: the defaults, everywhere, and they are applied.
-const DEFAULT: &str = "\
+pub const APPLY: &str = "\
 apiVersion: loadline.dev/v1alpha1
 kind: ClusterAllocationPolicy
 metadata: {name: simulation}
 spec: {mode: Apply}
+";
+
+/// The same, and limits move, too.
+pub const APPLY_LIMITS: &str = "\
+apiVersion: loadline.dev/v1alpha1
+kind: ClusterAllocationPolicy
+metadata: {name: simulation}
+spec: {mode: Apply, controlledValues: RequestsAndLimits}
 ";
 
 /// The policy of a file.
@@ -22,10 +31,20 @@ pub fn read(path: &Path) -> anyhow::Result<PolicyObject> {
     parse(&yaml).with_context(|| path.display().to_string())
 }
 
-/// The policy of a file, or the defaults, applied.
-pub fn read_or_apply(path: Option<&Path>) -> anyhow::Result<PolicyObject> {
+/// The policy of a file, or this one.
+pub fn read_or(path: Option<&Path>, yaml: &str) -> anyhow::Result<PolicyObject> {
     match path {
         Some(path) => read(path),
-        None => parse(DEFAULT).context("the default policy"),
+        None => parse(yaml).context("the default policy"),
+    }
+}
+
+/// What has to be said of a policy that changes nothing, before any figures.
+pub fn note(PolicyObject { id, policy, .. }: &PolicyObject) -> String {
+    match policy.mode {
+        Mode::Apply => String::new(),
+        mode => format!(
+            "{id} has mode {mode:?}, in which nothing is changed: the figures are those of the first request.\n\n"
+        ),
     }
 }

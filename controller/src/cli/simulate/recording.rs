@@ -18,7 +18,7 @@ pub fn run(
     request: MilliCpu,
     explain: Option<&Moment>,
 ) -> anyhow::Result<()> {
-    let policy = policy::read_or_apply(policy)?;
+    let policy = policy::read_or(policy, policy::APPLY)?;
     let file = File::open(recording).with_context(|| format!("cannot read {}", recording.display()))?;
     let decisions =
         replay(BufReader::new(file), policy, request).with_context(|| recording.display().to_string())?;

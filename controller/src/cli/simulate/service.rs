@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::thread;
 
+use anyhow::Context as _;
 use clap::{Args, value_parser};
 
-use super::{Output, progress, show, write};
-use crate::decide::policy::{ControlledValues, Mode, Policy};
+use super::{Output, policy, progress, show, write};
+use crate::decide::check::Unsafe;
+use crate::decide::scope::PolicyObject;
 use crate::decide::units::MilliCpu;
-use crate::simulate::ours::OursLoop;
+use crate::simulate::ours::Ours;
 use crate::simulate::plot::{Panel, Scale, plot};
 use crate::simulate::rates::Rates;
 use crate::simulate::service::{
@@ -49,6 +51,9 @@ pub struct Arguments {
     /// Of the random numbers.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+    /// The policy that ours decides by: its YAML. Without, the defaults in mode Apply, with limits that move.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -83,24 +88,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         neighbors: arguments.neighbors.into(),
         seed: arguments.seed,
     };
+    let policy = policy::read_or(arguments.policy.as_deref(), policy::APPLY_LIMITS)?;
     let all: Vec<Rates> = arguments.rps.iter().map(|path| Rates::read(path)).collect::<Result<_, _>>()?;
     let mut series = Vec::new();
     for rates in &all {
         let mean = rates.mean() * arguments.cpu_ms / 1e3;
         progress(&format!("{}: without limits", rates.name));
         let request = MilliCpu::ceil_cores(mean);
-        let unheld = service::run(rates, &setting, Allocation { request, limit: None }, &mut Unchanged);
+        let unheld = service::run(rates, &setting, Allocation { request, limit: None }, &mut Unchanged)?;
         for &multiple in &arguments.start {
             progress(&format!("{}: from {multiple} × its mean", rates.name));
             let request = MilliCpu::ceil_cores(mean * multiple);
             let limit = MilliCpu::ceil_cores(mean * multiple * arguments.limit);
             let start = Allocation { request, limit: Some(limit) };
-            series.push(one(rates, &setting, start, multiple, &unheld));
+            series.push(one(rates, &setting, &policy, start, multiple, &unheld)?);
         }
     }
     progress("");
     let report = LoopReport { series };
-    show(&report)?;
+    show(format_args!("{}{report}", policy::note(&policy)))?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         let panels: Vec<Panel> = report.series.iter().map(panel).collect();
@@ -110,21 +116,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// One service from one start, sized by everybody, side by side.
-fn one(rates: &Rates, setting: &Setting, start: Allocation, multiple: f64, unheld: &Outcome) -> Loop {
+fn one(
+    rates: &Rates,
+    setting: &Setting,
+    policy: &PolicyObject,
+    start: Allocation,
+    multiple: f64,
+    unheld: &Outcome,
+) -> anyhow::Result<Loop> {
     let sized = |mut sizing: Box<dyn Sizing>, warm: bool, start: Allocation| {
         if warm {
-            service::warm_up(&mut *sizing, unheld, start);
+            service::warm_up(&mut *sizing, unheld, start)?;
         }
         service::run(rates, setting, start, &mut *sizing)
     };
-    let ours = || {
-        let policy = Policy {
-            mode: Mode::Apply,
-            controlled_values: ControlledValues::RequestsAndLimits,
-            ..Policy::default()
-        };
-        Box::new(OursLoop::new(setting.cpus as u32, policy))
-    };
+    let ours = || Box::new(Ours::new(setting.cpus as u32, policy.clone()));
     thread::scope(|scope| {
         let ours_cold = scope.spawn(move || sized(ours(), false, start));
         let ours = scope.spawn(move || sized(ours(), true, start));
@@ -132,19 +138,20 @@ fn one(rates: &Rates, setting: &Setting, start: Allocation, multiple: f64, unhel
         let fixed = scope.spawn(move || sized(Box::new(Unchanged), false, start));
         let free = Allocation { limit: None, ..start };
         let no_limits = scope.spawn(move || sized(Box::new(Unchanged), false, free));
-        let outcome = |thread: thread::ScopedJoinHandle<'_, Outcome>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let outcome = |thread: thread::ScopedJoinHandle<'_, Result<Outcome, Unsafe>>| {
+            let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome.context("a plan was not safe")
         };
-        Loop {
+        Ok(Loop {
             name: rates.name.clone(),
             start: multiple,
             mean_demand_cores: rates.mean() * setting.mean_cpu_ns / 1e9,
-            ours: outcome(ours),
-            ours_cold: outcome(ours_cold),
-            vpa: outcome(vpa),
-            fixed: outcome(fixed),
-            no_limits: outcome(no_limits),
-        }
+            ours: outcome(ours)?,
+            ours_cold: outcome(ours_cold)?,
+            vpa: outcome(vpa)?,
+            fixed: outcome(fixed)?,
+            no_limits: outcome(no_limits)?,
+        })
     })
 }
 

@@ -1,4 +1,4 @@
-//! `loadline simulate --trace`: traces through the sizing code, beside what another method makes of them.
+//! `loadline simulate --trace`: traces through the controller's decisions, beside what another method makes of them.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -12,12 +12,11 @@ use crate::decide::scope::PolicyObject;
 use crate::decide::units::{MilliCpu, Timestamp};
 use crate::simulate::Sizer;
 use crate::simulate::baseline::{Static, Vpa, Window};
-use crate::simulate::ours::Ours;
 use crate::simulate::plot::{Panel, plot};
 use crate::simulate::report::{Report, Series};
-use crate::simulate::score::{Run, replay};
+use crate::simulate::score::{self, Run};
 use crate::simulate::trace::Trace;
-use crate::simulate::traced::decision;
+use crate::simulate::traced::{decision, replay};
 
 /// What to replay, and where to write the outcome.
 #[derive(Args)]
@@ -75,7 +74,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(recording) = recording {
         return super::recording::run(recording, given, *request, explain.as_ref());
     }
-    let policy = policy::read_or_apply(given)?;
+    let policy = policy::read_or(given, policy::APPLY)?;
     if let Some(moment) = explain {
         return one_decision(&arguments.trace, moment, policy);
     }
@@ -84,8 +83,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for (index, path) in arguments.trace.iter().enumerate() {
         progress(&format!("{} of {}: {}", index + 1, arguments.trace.len(), path.display()));
         let trace = Trace::read(path)?;
-        let ours = replay(&trace, &mut Ours::new(policy.policy.clone()));
-        let baseline = arguments.baseline.map(|baseline| replay(&trace, &mut *baseline.sizer()));
+        let ours = replay(&trace, policy.clone()).context("a plan was not safe")?;
+        let baseline = arguments.baseline.map(|baseline| score::replay(&trace, &mut *baseline.sizer()));
         series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
         if arguments.output.plot.is_some() {
             let lines =
@@ -95,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress("");
     let report = Report::new(series);
-    show(&report)?;
+    show(format_args!("{}{report}", policy::note(&policy)))?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         write(path, &plot(&panels)?)?;
