@@ -176,14 +176,6 @@ fn consider<'a>(
     };
     let known = together.known(uid, name, of);
     record.inputs = inputs(of, &known, container, policy, now);
-    let no_data = || select::no_data(container, of, known.age(), policy, now);
-    if let Some(reason) = select::not_running(container).or_else(no_data) {
-        return stop(record, reason);
-    }
-    if policy.mode == Mode::Observe {
-        return stop(record, Reason::Observed);
-    }
-
     let facts = Facts {
         now,
         pod,
@@ -194,6 +186,14 @@ fn consider<'a>(
         autoscaler: autoscaler(observation, pod),
         urgent: size::is_urgent(container, of, policy),
     };
+    let no_data = || select::no_data(container, of, known.age(), policy, now);
+    let lacks = select::not_running(container).or_else(no_data);
+    if let Some(reason) = lacks.filter(|_| guards::revert(&facts).is_none()) {
+        return stop(record, reason);
+    }
+    if policy.mode == Mode::Observe {
+        return stop(record, Reason::Observed);
+    }
     let size::Sized { sizes, marks, reasons, unknown } =
         size::size(container, pod.qos, of, &known, policy, now);
     record.marks = marks;

@@ -130,8 +130,8 @@ pub enum Reason {
     ResizeInProgress,
     /// Its resize fails and is tried again.
     ResizeFailing,
-    /// As much was refused for good before.
-    RefusedBefore,
+    /// As much was refused before; it is not asked for again for so long.
+    RefusedBefore(Seconds),
     /// Somebody else changed it.
     ChangedByOther,
     /// Its node cannot resize what runs.
@@ -239,7 +239,11 @@ impl fmt::Display for Reason {
             Self::ResizeInfeasible => f.write_str("its last resize was refused for good"),
             Self::ResizeInProgress => f.write_str("its last resize is under way"),
             Self::ResizeFailing => f.write_str("its last resize fails and is being tried again"),
-            Self::RefusedBefore => f.write_str("as much was refused for good before, and the node is as it was"),
+            Self::RefusedBefore(left) => write!(
+                f,
+                "as much was refused before, and the node is as it was: not asked for again for another {left}, unless it asks \
+                 for less"
+            ),
             Self::ChangedByOther => f.write_str("somebody else has just changed it: the last writer has it"),
             Self::ResizeUnsupported => f.write_str(
                 "its node cannot resize what runs (that takes Linux and Kubernetes 1.33): `resize.fallback: Recreate` \

@@ -18,19 +18,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::duration::Seconds;
+use super::guards::refused::Refused;
+use super::guards::under_way;
 use super::history::History;
 use super::history::memory::MemoryHistory;
 use super::history::workload::Workloads;
-use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState, Workload};
+use super::observation::{Container, Node, Pod, PodUid, Reading, Workload};
 use super::policy::Policy;
 use super::size::Found;
 use super::sizes::Sizes;
 use super::target::{Calm, Changes, Signal};
-use super::units::{Bytes, MilliCpu, Timestamp};
+use super::units::Timestamp;
 
 /// For so long a container that is not there any more is remembered.
 pub const FORGET_AFTER: Seconds = Seconds(3600);
 const HOUR_SECONDS: u64 = 3600;
+/// Whoever was not looked at for longer was not watched: who changed it then cannot be told.
+const AWAY: Seconds = Seconds(600);
 /// More changes than this within the hour are not told apart.
 const MOST_CHANGES: usize = 64;
 
@@ -185,8 +189,8 @@ pub struct ContainerState {
     pub planned: Option<Sizes>,
     /// Whether its last change was not ours.
     pub changed_by_other: bool,
-    /// What was refused for good.
-    pub refused: Option<Refusal>,
+    /// What was refused.
+    pub refused: Option<Box<Refused>>,
     /// What it should have, as was last found.
     pub found: Option<Found>,
     /// When it was last there.
@@ -197,17 +201,6 @@ pub struct ContainerState {
     pub known_since: Option<Timestamp>,
     /// What the last window said.
     pub signal: Option<Signal>,
-}
-
-/// A resize that was refused for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// What was asked for.
-    pub asked: Sizes,
-    /// The node's CPU then: another node is asked again.
-    pub node_cpu: MilliCpu,
-    /// The node's memory then.
-    pub node_memory: Bytes,
 }
 
 impl ContainerState {
@@ -233,6 +226,11 @@ impl ContainerState {
         }
     }
 
+    /// Whether what it has was asked for by us, as far as is known: after a cold start nobody knows, and it is taken for ours.
+    pub fn may_be_ours(&self, has: Sizes) -> bool {
+        self.planned == Some(has) || self.planned.is_none() && !self.changed_by_other
+    }
+
     /// For how long it, or the replicas that it is sized by, had been measured at its last reading.
     pub fn known_for(&self) -> Seconds {
         let known = self.history.latest().zip(self.known_since);
@@ -248,6 +246,7 @@ impl ContainerState {
         policy: &Policy,
         now: Timestamp,
     ) {
+        let watched = now.seconds_since(self.last_seen) <= AWAY.0;
         self.last_seen = now;
         self.history.set_window(policy.history.window);
         self.memory.set_window(policy.history.window);
@@ -260,14 +259,20 @@ impl ContainerState {
             if container.desired.cpu_request != self.seen.cpu_request {
                 self.changes.add(now);
             }
-            self.changed_by_other = self.planned != Some(container.desired);
+            let ours = self.planned == Some(container.desired);
+            self.changed_by_other = watched && !ours;
+            // What changed while nobody looked may have been ours, too: it was planned after what is remembered.
+            self.planned = self.planned.filter(|_| watched || ours);
+            self.refused = self.refused.take().filter(|_| !self.changed_by_other);
             self.seen = container.desired;
             self.found = None;
         }
-        if matches!(pod.resize, ResizeState::Infeasible { .. }) && self.planned == Some(container.desired) {
-            let (node_cpu, node_memory) = (node.cpu, node.memory);
-            self.refused = Some(Refusal { asked: container.desired, node_cpu, node_memory });
+        if under_way::is_over(pod.resize, policy, now) && self.may_be_ours(container.desired) {
+            let mut refused = self.refused.take().unwrap_or_default();
+            refused.note(pod, container, node, self.last_change, now);
+            self.refused = Some(refused);
         }
+        self.refused.take_if(|refused| !refused.settle(container));
         for reading in &container.readings {
             if self.read_until.is_none_or(|until| reading.until() > until) && reading.until() <= now {
                 self.read_until = Some(reading.until());

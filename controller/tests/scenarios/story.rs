@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use controller::api::policy::Spec;
 use controller::decide::duration::{Micros, Seconds};
+use controller::decide::guards::refused::{Refusal, Refused};
 use controller::decide::labels::{LabelSelector, Labels};
 use controller::decide::observation::*;
 use controller::decide::policy::{Mode, Policy, Source};
 use controller::decide::scope::{PolicyId, WorkloadKind};
 use controller::decide::share::PerMille;
 use controller::decide::sizes::{Resource, Sizes};
-use controller::decide::state::{ContainerState, Owner, PodState, Refusal, State};
+use controller::decide::state::{ContainerState, Owner, PodState, State};
 use controller::decide::target::Verdict;
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use sampler_common::buckets;
@@ -147,7 +148,22 @@ struct StoryContainer {
     changed_by_other: bool,
     /// What it has is what we planned.
     planned: bool,
-    refused: Option<String>,
+    refused: Option<StoryRefusal>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct StoryRefusal {
+    /// What was refused, where it is other than what the container has.
+    asked: String,
+    ago: Seconds,
+    /// How often in a row.
+    #[serde(default = "once")]
+    times: u32,
+}
+
+fn once() -> u32 {
+    1
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -453,12 +469,20 @@ impl StoryContainer {
         state.last_change = state.changed.iter().max().copied();
         state.changed_by_other = self.changed_by_other;
         state.planned = self.planned.then_some(has);
-        let node = StoryNode::default().observed();
-        state.refused = self.refused.as_deref().map(|asked| Refusal {
-            asked: sizes(asked),
-            node_cpu: node.cpu,
-            node_memory: node.memory,
-        });
+        state.refused = self.refused.as_ref().map(|refusal| Box::new(refusal.remembered(has)));
         Some(state)
+    }
+}
+
+impl StoryRefusal {
+    fn remembered(&self, has: Sizes) -> Refused {
+        let asked = sizes(&self.asked);
+        let node = StoryNode::default().observed();
+        let of = |resource: Resource, allocatable| {
+            let (asked, instead) = (asked.pair(resource), has.pair(resource));
+            let refusal = Refusal { asked, instead, allocatable, at: ago(self.ago), times: self.times };
+            (asked != instead).then_some(refusal)
+        };
+        Refused { cpu: of(Resource::Cpu, node.cpu.0), memory: of(Resource::Memory, node.memory.0) }
     }
 }

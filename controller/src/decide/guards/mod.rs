@@ -6,8 +6,8 @@
 //!
 //! | guard | what it keeps from happening |
 //! |---|---|
-//! | [`under_way`] | a resize on top of one that is not settled, or that somebody else has just made |
-//! | [`refused`] | asking again for what was refused for good |
+//! | [`under_way`](fn@under_way) | a resize on top of one that is not settled, or that somebody else has just made |
+//! | [`refused`](fn@refused) | asking again at once for what was refused |
 //! | [`support`] | what the node cannot do |
 //! | [`autoscaler`] | moving the request on whose utilisation a HorizontalPodAutoscaler scales |
 //! | [`pressure`] | raising on a node that is short of something |
@@ -25,10 +25,10 @@ mod memory_peak;
 mod pressure;
 mod rate;
 mod readiness;
-mod refused;
+pub mod refused;
 mod step;
 pub mod support;
-mod under_way;
+pub mod under_way;
 
 pub use autoscaler::autoscaler;
 pub use cooldown::cooldown;

@@ -1,0 +1,243 @@
+//! What is asked for again and again of a cluster that says no: decisions for a day, a minute apart, against a node that
+//! answers as kubelets do.
+
+use std::collections::BTreeMap;
+
+use controller::decide::check::check;
+use controller::decide::observation::*;
+use controller::decide::pipeline::{Outcome, decide};
+use controller::decide::plan::ActionKind;
+use controller::decide::policy::{Mode, Percentile, Policy};
+use controller::decide::record::DecisionRecord;
+use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
+use controller::decide::sizes::{Resource, Sizes};
+use controller::decide::state::State;
+use controller::decide::units::{Bytes, MilliCpu, Timestamp};
+
+const START: u64 = 1_800_000_000;
+const MIB: u64 = 1 << 20;
+
+/// What the node says to an ask: from what it has agreed to, to what is asked for.
+type Answer = fn(&Sizes, &Sizes) -> Said;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Said {
+    Yes,
+    Never,
+    Later,
+}
+
+/// A cluster of one node.
+struct World {
+    observation: Observation,
+    state: State,
+    now: Timestamp,
+    answer: Answer,
+    /// What each container uses: cores and MiB.
+    uses: (f64, u64),
+    /// What was asked for, and when (minutes from the start).
+    asked: Vec<(u64, ActionKind, Sizes)>,
+}
+
+fn sizes(cpu: u64, memory: u64) -> Sizes {
+    Sizes { cpu_request: Some(MilliCpu(cpu)), memory_request: Some(Bytes(memory * MIB)), ..Sizes::default() }
+}
+
+fn policy() -> Policy {
+    let mut policy = Policy { mode: Mode::Apply, ..Policy::default() };
+    policy.history.percentile = Percentile::new(95);
+    policy
+}
+
+fn pod(name: &str, has: Sizes, since: Timestamp) -> Pod {
+    let container = Container {
+        kind: ContainerKind::App,
+        desired: has,
+        allocated: Some(has),
+        actual: Some(has),
+        resize_policy: ResizePolicy::default(),
+        status: ContainerStatus::Running { since },
+        ready: true,
+        restarts: 0,
+        oom_killed: None,
+        readings: Vec::new(),
+    };
+    Pod {
+        namespace: "shop".into(),
+        name: name.into(),
+        resource_version: "1".into(),
+        node: Some("a".into()),
+        workload: Some(Workload { kind: WorkloadKind::Deployment, name: "web".into() }),
+        labels: BTreeMap::new(),
+        qos: Qos::Burstable,
+        phase: Phase::Running,
+        terminating: false,
+        is_static: false,
+        ready: true,
+        priority: Priority::Value(0),
+        overhead: Sizes::default(),
+        resize: ResizeState::Settled,
+        containers: BTreeMap::from([("app".to_owned(), container)]),
+    }
+}
+
+impl World {
+    fn new(policy: Policy, has: Sizes, uses: (f64, u64), answer: Answer) -> Self {
+        let now = Timestamp(START);
+        let node = Node {
+            cpu: MilliCpu(16_000),
+            memory: Bytes(32_768 * MIB),
+            cpus: 16,
+            ready: true,
+            pressure: Default::default(),
+            resize: ResizeSupport::Full,
+        };
+        let object = PolicyObject {
+            id: PolicyId { namespace: Some("shop".into()), name: "all".into() },
+            created: Timestamp(0),
+            namespaces: NamespaceScope::own("shop"),
+            selector: WorkloadSelector::default(),
+            policy,
+        };
+        let observation = Observation {
+            nodes: BTreeMap::from([("a".to_owned(), node)]),
+            pods: BTreeMap::from([(PodUid("web-0".into()), pod("web-0", has, now))]),
+            policies: vec![object],
+            ..Observation::default()
+        };
+        Self { observation, state: State::default(), now, answer, uses, asked: Vec::new() }
+    }
+
+    fn minute(&self) -> u64 {
+        self.now.seconds_since(Timestamp(START)) / 60
+    }
+
+    /// The only pod's container.
+    fn container(&mut self) -> &mut Container {
+        let pod = self.observation.pods.values_mut().next().expect("a pod");
+        pod.containers.get_mut("app").expect("its container")
+    }
+
+    /// A minute goes by. Returns what was decided of each container.
+    fn step(&mut self) -> Vec<DecisionRecord> {
+        self.now = self.now.plus_seconds(60);
+        let (until, (cores, memory)) = (self.now, self.uses);
+        for container in self.observation.pods.values_mut().flat_map(|pod| pod.containers.values_mut()) {
+            if matches!(container.status, ContainerStatus::Running { .. }) {
+                container.readings = vec![Reading::Usage { until, cores, memory: Some(Bytes(memory * MIB)) }];
+            }
+        }
+        let Outcome { plan, records, state, .. } =
+            decide(&self.observation, std::mem::take(&mut self.state), self.now);
+        if let Err(error) = check(&self.observation, &state, plan.clone(), self.now) {
+            panic!("{error}\n{plan}");
+        }
+        self.state = state;
+        for action in &plan.actions {
+            let to = action.containers["app"].to;
+            self.asked.push((self.minute(), action.kind, to));
+            let pod = self.observation.pods.get_mut(&action.uid).expect("the pod");
+            let container = pod.containers.get_mut("app").expect("its container");
+            container.desired = to;
+            let agreed = container.allocated.expect("it says so");
+            let said = if to == agreed { Said::Yes } else { (self.answer)(&agreed, &to) };
+            pod.resize = match said {
+                Said::Yes => {
+                    (container.allocated, container.actual) = (Some(to), Some(to));
+                    ResizeState::Settled
+                }
+                Said::Never => ResizeState::Infeasible { since: self.now },
+                Said::Later => ResizeState::Deferred { since: self.now },
+            };
+        }
+        records
+    }
+
+    fn steps(&mut self, minutes: u64) {
+        for _ in 0..minutes {
+            self.step();
+        }
+    }
+
+    /// At which minutes a resource was asked for to be moved, but not back.
+    fn asks(&self, resource: Resource, from: &Sizes) -> Vec<u64> {
+        let moved = |(_, kind, to): &&(u64, ActionKind, Sizes)| {
+            *kind != ActionKind::Revert && !to.same(resource, from)
+        };
+        self.asked.iter().filter(moved).map(|(minute, ..)| *minute).collect()
+    }
+}
+
+fn no_more_cpu(has: &Sizes, to: &Sizes) -> Said {
+    if to.cpu() > has.cpu() { Said::Never } else { Said::Yes }
+}
+
+#[test]
+fn cpu_that_is_refused_is_asked_for_ever_more_rarely_and_memory_is_had_at_once() {
+    let has = sizes(500, 256);
+    let mut world = World::new(policy(), has, (2.0, 400), no_more_cpu);
+    world.steps(24 * 60);
+    let container = world.container();
+    assert_eq!(container.allocated.unwrap().cpu(), MilliCpu(500));
+    assert!(container.allocated.unwrap().memory() > Bytes(400 * MIB), "{:?}", world.asked);
+    let memory = world.asks(Resource::Memory, &has);
+    assert!(memory.first().is_some_and(|first| *first <= 15), "{memory:?}");
+    let cpu = world.asks(Resource::Cpu, &has);
+    let gaps: Vec<_> = cpu.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..=8).contains(&cpu.len()), "{cpu:?}");
+    assert!(gaps.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 5), "{cpu:?}");
+}
+
+#[test]
+fn a_shrink_that_is_refused_is_not_asked_for_in_every_pass() {
+    let has = sizes(4000, 4096);
+    let mut world = World::new(policy(), has, (0.2, 300), |_, _| Said::Never);
+    // Nothing shrinks in the first day.
+    world.steps(3 * 24 * 60);
+    for resource in Resource::ALL {
+        let asks = world.asks(resource, &has);
+        assert!((2..=12).contains(&asks.len()), "{resource}: {asks:?}");
+    }
+}
+
+#[test]
+fn what_is_deferred_is_taken_back_and_asked_for_ever_more_rarely() {
+    let has = sizes(500, 256);
+    let later = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Later } else { Said::Yes };
+    let mut world = World::new(policy(), has, (2.0, 200), later);
+    let mut waited = 0;
+    for _ in 0..24 * 60 {
+        world.step();
+        waited += u64::from(world.container().desired != has);
+    }
+    let asks = world.asks(Resource::Cpu, &has);
+    assert!((5..=8).contains(&asks.len()), "{asks:?}");
+    // Each waits for five minutes, and keeps others from being scheduled for no longer.
+    assert!(waited <= 6 * asks.len() as u64, "{waited} minutes in {asks:?}");
+}
+
+#[test]
+fn once_the_node_has_more_to_give_it_is_asked_at_once() {
+    let has = sizes(500, 256);
+    let mut world = World::new(policy(), has, (2.0, 200), no_more_cpu);
+    world.steps(12 * 60);
+    let asks = world.asks(Resource::Cpu, &has).len();
+    world.answer = |_, _| Said::Yes;
+    world.observation.nodes.get_mut("a").unwrap().cpu = MilliCpu(32_000);
+    world.steps(2);
+    assert_eq!(world.asks(Resource::Cpu, &has).len(), asks + 1);
+    assert!(world.container().allocated.unwrap().cpu() > MilliCpu(2_000));
+}
+
+#[test]
+fn a_controller_that_remembers_nothing_takes_back_what_is_deferred_too_long() {
+    let has = sizes(500, 256);
+    let later = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Later } else { Said::Yes };
+    let mut world = World::new(policy(), has, (2.0, 200), later);
+    while world.container().desired == has {
+        world.step();
+    }
+    world.state = State::default();
+    world.steps(7);
+    assert_eq!(world.container().desired, has);
+}
