@@ -11,7 +11,7 @@
 //! | nobody is touched whom no policy applies to | mode, dry run, opt-out, exclusions, deny |
 //! | sizes are sizes | request ≤ limit, nothing set or taken away, limits as the policy says |
 //! | bounds | policy, LimitRange, ResourceQuota, or at least nearer to them than before |
-//! | nodes | at no point more than allocatable; nothing rises under pressure |
+//! | nodes | never more than allocatable, whichever actions are done; nothing rises under pressure |
 //! | pods | the class stays; nothing is taken from what is not ready |
 //! | data | nothing moves on missing, stale or thin data |
 //! | memory | never below the recent peak with headroom |
@@ -150,8 +150,8 @@ pub fn check(
 
 /// What of a plan may be executed, and what is wrong with the rest.
 ///
-/// What is wrong with an action costs all that is planned on its node: one action may take what another frees. The
-/// rest is checked again as a plan of its own, and so on, until nothing is wrong with it.
+/// What is wrong with an action costs all that is planned on its node, since something is not as it was taken to be there.
+/// The rest is checked again as a plan of its own, and so on, until nothing is wrong with it.
 pub fn safe_part(
     observation: &Observation,
     state: &State,
@@ -215,12 +215,13 @@ impl Check<'_> {
             return self.find(action, "", Violation::NotApplied);
         };
         let lives = !pod.terminating && pod.phase == Phase::Running && !pod.is_static;
+        let by_containers = pod.resources == Sizes::default();
         let in_class = match pod.qos {
             Qos::BestEffort => false,
             Qos::Burstable => true,
             Qos::Guaranteed => policy.guaranteed_pods == GuaranteedPods::Resize,
         };
-        self.require(action, "", lives && in_class, Violation::OutOfReach);
+        self.require(action, "", lives && in_class && by_containers, Violation::OutOfReach);
         let settled = pod.resize == ResizeState::Settled;
         self.require(action, "", settled || action.kind == ActionKind::Revert, Violation::UnderWay);
         let before = pod.containers.values().map(|container| container.desired);
@@ -395,7 +396,8 @@ impl Check<'_> {
         self.require(action, name, safe(from, to) && safe(from_limit, to_limit), Violation::MemoryPeak);
     }
 
-    /// At no point of the plan do requests on a node grow beyond what it has.
+    /// Requests on a node do not grow beyond what it has, whichever of the actions are done: one that shrinks may be refused or
+    /// take its time, and counts for nothing.
     fn nodes(&mut self, plan: &Plan) {
         for resource in Resource::ALL {
             let mut room: BTreeMap<&str, i128> = BTreeMap::new();
@@ -418,7 +420,7 @@ impl Check<'_> {
                 let Some(room) = room.get_mut(action.node.as_str()) else { continue };
                 let growth = held(pod, Some(action), resource) - held(pod, None, resource);
                 let fits = growth <= 0 || growth <= *room;
-                *room -= growth;
+                *room -= growth.max(0);
                 self.require(action, "", fits, Violation::NodeRoom);
             }
         }
@@ -481,7 +483,7 @@ fn held(pod: &Pod, action: Option<&Action>, resource: Resource) -> i128 {
             ContainerKind::App => together += held,
         }
     }
-    together.max(alone) + beside + request(&pod.overhead)
+    (together.max(alone) + beside).max(request(&pod.resources)) + request(&pod.overhead)
 }
 
 /// A pod's class by its containers' sizes, as the API server computes it.

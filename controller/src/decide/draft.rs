@@ -131,8 +131,8 @@ impl Draft<'_> {
         }
     }
 
-    /// What the node gives, where that is less than what the guards would leave.
-    pub(super) fn share(&mut self, resource: Resource, share: u64, oversubscribed: bool) {
+    /// What the node gives, where that is less than what the guards would leave; and why it is not more.
+    pub(super) fn share(&mut self, resource: Resource, share: u64, short: &Reason) {
         let (wanted, given) = match resource {
             Resource::Cpu => {
                 (self.guarded.cpu().0, Sizes { cpu_request: Some(MilliCpu(share)), ..self.sizes })
@@ -146,8 +146,7 @@ impl Draft<'_> {
         }
         let given = bounds::equal_limits(self.facts.pod, given);
         let given = if given.direction(&self.current()) == Direction::Same { self.current() } else { given };
-        let reason = if oversubscribed { Reason::NodeOversubscribed } else { Reason::NodeFull(resource) };
-        self.mark(Step::Node, given, reason);
+        self.mark(Step::Node, given, short.clone());
     }
 
     pub(super) fn to_remember(&self) -> Remembered {

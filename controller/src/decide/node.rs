@@ -1,8 +1,8 @@
 //! A node divided among the containers that run on it: CPU by the bargain of [`super::allocate`], memory to who needs it most.
 //!
 //! Only what takes part is divided: the requests of everybody else are subtracted first. What a container keeps in any case is its
-//! request, or less where it wants less; what it can get at most is its target as far as the guards let it. So what
-//! shrinks frees room first, and what a guard holds takes room from nobody.
+//! request, also where it wants less: a shrink may be refused or take its time, and its room is divided when it is there. What
+//! it can get at most is its target as far as the guards let it, so that what a guard holds takes room from nobody.
 
 use std::num::NonZeroU32;
 
@@ -26,7 +26,7 @@ pub struct Claim<'a> {
     pub memory: (Bytes, Bytes),
 }
 
-/// What each claim gets, in their order.
+/// What each claim gets, in their order; never less than it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
     /// CPU, and what one more core would be worth; an error where what is kept in any case does not fit, and nothing may
@@ -38,20 +38,17 @@ pub struct Division {
 
 /// Divides what is left of a node when everybody else has theirs.
 pub fn divide(cpu: MilliCpu, memory: Bytes, claims: &[Claim<'_>]) -> Division {
-    let bids: Vec<_> = claims
-        .iter()
-        .map(|claim| Bid::new(claim.who, claim.weight, claim.cpu.0.min(claim.cpu.1), claim.cpu.1))
-        .collect();
+    let bids: Vec<_> =
+        claims.iter().map(|claim| Bid::new(claim.who, claim.weight, claim.cpu.0, claim.cpu.1)).collect();
     Division { cpu: allocate(cpu, &bids), memory: divide_memory(memory, claims) }
 }
 
 /// Memory is not shared by weight: half of what it takes not to be killed is worth nothing. Whoever is being hurt comes first, then
 /// who has the higher priority.
 fn divide_memory(memory: Bytes, claims: &[Claim<'_>]) -> Option<Vec<Bytes>> {
-    let floor = |claim: &Claim<'_>| claim.memory.0.min(claim.memory.1);
-    let floors: u128 = claims.iter().map(|claim| u128::from(floor(claim).0)).sum();
+    let floors: u128 = claims.iter().map(|claim| u128::from(claim.memory.0.0)).sum();
     let mut left = Bytes(u64::try_from(u128::from(memory.0).checked_sub(floors)?).unwrap_or(u64::MAX));
-    let mut shares: Vec<Bytes> = claims.iter().map(floor).collect();
+    let mut shares: Vec<Bytes> = claims.iter().map(|claim| claim.memory.0).collect();
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by_key(|index| {
         let claim = &claims[*index];

@@ -148,6 +148,9 @@ pub struct Pod {
     pub priority: Priority,
     /// What the runtime needs beside its containers.
     pub overhead: Sizes,
+    /// `spec.resources`: what its containers have together, whatever each has of its own; usually none.
+    #[serde(default)]
+    pub resources: Sizes,
     /// What has become of its last resize.
     pub resize: ResizeState,
     /// Its containers, by name.
@@ -155,7 +158,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// What it holds on its node: its containers, or its sidecars and the init container that needs most, and the overhead.
+    /// What it holds on its node: its containers, or its sidecars and the init container that needs most, or what all of them
+    /// have together; and the overhead.
     ///
     /// Kubernetes counts beside an init container only the sidecars that were started before it. The order is not known here,
     /// so all of them count: never less than what the node holds for it.
@@ -168,8 +172,9 @@ impl Pod {
             };
             let apps = of(ContainerKind::App).fold(0, u64::saturating_add);
             let init = of(ContainerKind::Init).max().unwrap_or(0);
-            let beside = of(ContainerKind::Sidecar).fold(get(&self.overhead), u64::saturating_add);
-            apps.max(init).saturating_add(beside)
+            let beside = of(ContainerKind::Sidecar).fold(0, u64::saturating_add);
+            let containers = apps.max(init).saturating_add(beside);
+            containers.max(get(&self.resources)).saturating_add(get(&self.overhead))
         };
         Sizes {
             cpu_request: Some(MilliCpu(sum(|sizes| sizes.cpu().0))),
@@ -520,6 +525,11 @@ mod tests {
     }
 
     fn held(containers: &[(ContainerKind, u64)]) -> u64 {
+        held_together(containers, 0)
+    }
+
+    /// With a request of the pod as a whole.
+    fn held_together(containers: &[(ContainerKind, u64)], together: u64) -> u64 {
         let containers = containers.iter().enumerate();
         let pod = Pod {
             namespace: "shop".into(),
@@ -535,6 +545,7 @@ mod tests {
             ready: true,
             priority: Priority::Value(0),
             overhead: Sizes { cpu_request: Some(MilliCpu(7)), ..Sizes::default() },
+            resources: Sizes { cpu_request: Some(MilliCpu(together)), ..Sizes::default() },
             resize: ResizeState::Settled,
             containers: containers
                 .map(|(index, (kind, milli))| (index.to_string(), container(*kind, *milli)))
@@ -551,5 +562,12 @@ mod tests {
         assert_eq!(held(&[(App, 100), (Init, 300), (Init, 200)]), 300 + 7);
         assert_eq!(held(&[(App, 100), (Sidecar, 30), (Init, 300), (Init, 200)]), 330 + 7);
         assert_eq!(held(&[(App, 500), (Sidecar, 30), (Init, 300)]), 530 + 7);
+    }
+
+    #[test]
+    fn a_request_of_the_pod_as_a_whole_is_held_in_place_of_what_its_containers_request() {
+        use ContainerKind::App;
+        assert_eq!(held_together(&[(App, 100), (App, 50)], 400), 400 + 7);
+        assert_eq!(held_together(&[(App, 0)], 400), 400 + 7);
     }
 }

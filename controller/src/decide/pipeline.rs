@@ -358,16 +358,22 @@ fn divide(
     let cpu = left(node.cpu.0, cpu_held, ours(|claim| claim.cpu.0.0));
     let memory = left(node.memory.0, memory_held, ours(|claim| claim.memory.0.0));
     let node::Division { cpu, memory } = node::divide(MilliCpu(cpu), Bytes(memory), &claims);
-    let floors: Vec<_> = claims
-        .iter()
-        .map(|claim| (claim.cpu.0.min(claim.cpu.1), claim.memory.0.min(claim.memory.1)))
-        .collect();
+    let frees = |get: fn(&Claim<'_>) -> (u64, u64)| claims.iter().map(get).any(|(has, wants)| wants < has);
+    let short = |resource, divided: bool, frees: bool| match (divided, frees) {
+        (false, _) => Reason::NodeOversubscribed,
+        (true, true) => Reason::RoomNotFreed(resource),
+        (true, false) => Reason::NodeFull(resource),
+    };
+    let cpu_short = short(Resource::Cpu, cpu.is_ok(), frees(|claim| (claim.cpu.0.0, claim.cpu.1.0)));
+    let memory_short =
+        short(Resource::Memory, memory.is_some(), frees(|claim| (claim.memory.0.0, claim.memory.1.0)));
+    let has: Vec<_> = claims.iter().map(|claim| (claim.cpu.0, claim.memory.0)).collect();
     for (position, index) in among.iter().enumerate().filter(|(_, index)| !settled.contains(index)) {
-        let (cpu_floor, memory_floor) = floors[position];
-        let cpu_share = cpu.as_ref().map_or(cpu_floor, |cpu| cpu.shares[position]);
-        let memory_share = memory.as_ref().map_or(memory_floor, |shares| shares[position]);
-        drafts[*index].share(Resource::Cpu, cpu_share.0, cpu.is_err());
-        drafts[*index].share(Resource::Memory, memory_share.0, memory.is_none());
+        let (has_cpu, has_memory) = has[position];
+        let cpu_share = cpu.as_ref().map_or(has_cpu, |cpu| cpu.shares[position]);
+        let memory_share = memory.as_ref().map_or(has_memory, |shares| shares[position]);
+        drafts[*index].share(Resource::Cpu, cpu_share.0, &cpu_short);
+        drafts[*index].share(Resource::Memory, memory_share.0, &memory_short);
     }
     cpu.ok().map(|cpu| cpu.price)
 }

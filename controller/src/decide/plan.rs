@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * One action per pod, with all of its containers.
-//! * On a node, what frees room comes before what takes it, and at no point do requests exceed what the node has.
+//! * On a node, what frees room comes before what takes it, and nothing counts on room that is still to be freed: whichever
+//!   actions are done, and in whatever order, requests do not exceed what the node has.
 //! * Each action carries the uid and the version of the pod that it was decided for: to another one it does not apply.
 
 use std::collections::BTreeMap;

@@ -76,6 +76,8 @@ pub enum Reason {
     BestEffortPod,
     /// Its pod is Guaranteed, and the policy leaves those alone.
     GuaranteedPod,
+    /// Its pod has requests or limits as a whole (`spec.resources`).
+    PodLevelResources,
     /// It runs before the others, and is over.
     InitContainer,
     /// Nothing is known of its node, or the node does not answer.
@@ -120,6 +122,8 @@ pub enum Reason {
     NodeOversubscribed,
     /// The node has no more to share.
     NodeFull(Resource),
+    /// The node has no more to share until what this plan takes from others there has been done.
+    RoomNotFreed(Resource),
 
     // Guards.
     /// Its resize is waiting for room on the node, for so long.
@@ -209,6 +213,10 @@ impl fmt::Display for Reason {
             Self::GuaranteedPod => {
                 f.write_str("its pod is Guaranteed: `guaranteedPods: Resize` would let it be resized")
             }
+            Self::PodLevelResources => f.write_str(
+                "its pod has requests or limits as a whole (`spec.resources`), which its containers share: such pods are not \
+                 sized yet",
+            ),
             Self::InitContainer => f.write_str("it runs before the others, and is over"),
             Self::NodeNotReady => f.write_str("its node does not answer"),
             Self::CrashLooping => f.write_str("it keeps failing: what it needs cannot be told, and a resize does not reach it"),
@@ -235,6 +243,10 @@ impl fmt::Display for Reason {
                 f.write_str("what runs on the node has requested more than it has: nothing rises there")
             }
             Self::NodeFull(resource) => write!(f, "its node has no more {resource} to share"),
+            Self::RoomNotFreed(resource) => write!(
+                f,
+                "its node has no more {resource} to share yet: others there shrink, and their room is given out once it is free"
+            ),
             Self::ResizeDeferred(age) => write!(f, "its resize has been waiting for room on the node for {age}"),
             Self::ResizeInfeasible => f.write_str("its last resize was refused for good"),
             Self::ResizeInProgress => f.write_str("its last resize is under way"),

@@ -12,6 +12,7 @@ use super::observation::{
 use super::policy::{ControlledValues, GuaranteedPods, Policy};
 use super::reason::Reason;
 use super::scope::{self, PolicyId, Selection, Subject};
+use super::sizes::Sizes;
 use super::state::ContainerState;
 use super::units::Timestamp;
 
@@ -80,6 +81,9 @@ pub fn out_of_reach(pod: &Pod, node: Option<&Node>, policy: &Policy) -> Option<R
     }
     if pod.phase == Phase::Unknown || node.is_none_or(|node| !node.ready) {
         return Some(Reason::NodeNotReady);
+    }
+    if pod.resources != Sizes::default() {
+        return Some(Reason::PodLevelResources);
     }
     match (pod.qos, policy.guaranteed_pods) {
         (Qos::BestEffort, _) => Some(Reason::BestEffortPod),

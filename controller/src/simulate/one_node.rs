@@ -77,6 +77,7 @@ impl OneNode {
             ready: true,
             priority: Priority::Value(0),
             overhead: Sizes::default(),
+            resources: Sizes::default(),
             resize: ResizeState::Settled,
             containers: BTreeMap::new(),
         });

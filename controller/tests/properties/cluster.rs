@@ -270,6 +270,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                     ready: !unready,
                     priority: Priority::Value(priority),
                     overhead: Sizes::default(),
+                    resources: Sizes::default(),
                     resize,
                     containers,
                 };

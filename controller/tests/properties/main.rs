@@ -450,6 +450,34 @@ proptest! {
     }
 
     #[test]
+    fn whichever_actions_are_done_the_requests_fit(cluster in cluster(), done in any::<u32>()) {
+        let plan = decided(&cluster).plan;
+        let mut after = cluster.observation.clone();
+        let chosen = |(index, _): &(usize, &Action)| done >> (index % 32) & 1 == 1;
+        for (_, action) in plan.actions.iter().enumerate().filter(chosen) {
+            let pod = after.pods.get_mut(&action.uid).expect("the pod");
+            pod.resize = ResizeState::Settled;
+            for (name, change) in &action.containers {
+                let container = pod.containers.get_mut(name).expect("the container");
+                container.desired = change.to;
+                (container.allocated, container.actual) = (Some(change.to), Some(change.to));
+            }
+        }
+        let held = |observation: &Observation, node: &str, of: fn(&Sizes) -> u64| -> u64 {
+            let on_it = observation.pods.values().filter(|pod| pod.node.as_deref() == Some(node));
+            on_it.map(|pod| of(&pod.held())).sum()
+        };
+        for (name, node) in &cluster.observation.nodes {
+            let of: [(u64, fn(&Sizes) -> u64); 2] =
+                [(node.cpu.0, |sizes| sizes.cpu().0), (node.memory.0, |sizes| sizes.memory().0)];
+            for (has, of) in of {
+                let (before, after) = (held(&cluster.observation, name, of), held(&after, name, of));
+                prop_assert!(after <= has.max(before), "{after} of {has} on {name}, {before} before\n{plan}");
+            }
+        }
+    }
+
+    #[test]
     fn the_order_in_which_things_were_observed_does_not_matter(cluster in cluster()) {
         let mut turned = cluster.clone();
         turned.observation.policies.reverse();

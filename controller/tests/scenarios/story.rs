@@ -83,6 +83,8 @@ struct StoryPod {
     terminating: bool,
     ready: bool,
     priority: i32,
+    /// What it has as a whole.
+    resources: Option<String>,
     /// `deferred`, `infeasible`, `in progress` or `failing`, and for how long.
     resize: Option<(String, Seconds)>,
     /// Its owner, as was last known.
@@ -104,6 +106,7 @@ impl Default for StoryPod {
             terminating: false,
             ready: true,
             priority: 0,
+            resources: None,
             resize: None,
             owner: None,
             gone: None,
@@ -364,6 +367,7 @@ impl StoryPod {
             ready: self.ready,
             priority: Priority::Value(self.priority),
             overhead: Sizes::default(),
+            resources: self.resources.as_deref().map(sizes).unwrap_or_default(),
             resize,
             containers,
         }

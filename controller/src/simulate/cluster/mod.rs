@@ -288,6 +288,7 @@ impl Cluster {
             ready: !crashes,
             priority: Priority::Value(priority),
             overhead: Sizes::default(),
+            resources: Sizes::default(),
             resize: ResizeState::Settled,
             containers: all,
         };
