@@ -76,6 +76,7 @@ fn pod(name: &str, has: Sizes, since: Timestamp) -> Pod {
         ready: true,
         priority: Priority::Value(0),
         overhead: Sizes::default(),
+        resources: Sizes::default(),
         resize: ResizeState::Settled,
         containers: BTreeMap::from([("app".to_owned(), container)]),
     }

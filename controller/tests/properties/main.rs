@@ -463,15 +463,14 @@ proptest! {
                 (container.allocated, container.actual) = (Some(change.to), Some(change.to));
             }
         }
-        let held = |observation: &Observation, node: &str, of: fn(&Sizes) -> u64| -> u64 {
+        let held = |observation: &Observation, node: &str, resource| -> u64 {
             let on_it = observation.pods.values().filter(|pod| pod.node.as_deref() == Some(node));
-            on_it.map(|pod| of(&pod.held())).sum()
+            on_it.map(|pod| pod.held().pair(resource).0.unwrap_or(0)).sum()
         };
         for (name, node) in &cluster.observation.nodes {
-            let of: [(u64, fn(&Sizes) -> u64); 2] =
-                [(node.cpu.0, |sizes| sizes.cpu().0), (node.memory.0, |sizes| sizes.memory().0)];
-            for (has, of) in of {
-                let (before, after) = (held(&cluster.observation, name, of), held(&after, name, of));
+            for (resource, has) in [(Resource::Cpu, node.cpu.0), (Resource::Memory, node.memory.0)] {
+                let before = held(&cluster.observation, name, resource);
+                let after = held(&after, name, resource);
                 prop_assert!(after <= has.max(before), "{after} of {has} on {name}, {before} before\n{plan}");
             }
         }
