@@ -15,17 +15,31 @@
 //! | pods | the class stays; nothing is taken from what is not ready |
 //! | data | nothing moves on missing, stale or thin data |
 //! | memory | never below the recent peak with headroom |
+//! | what a node can do | resized in place where that is possible, else made anew where the policy allows it |
+//! | disruptions | as many as each budget allows, one of a workload, never the only one that is ready |
+//! | what is taken back | a resize that has come to nothing, to what the node has agreed to |
+//!
+//! | room | what is checked there |
+//! |---|---|
+//! | [`change`] | what one container gets |
+//! | [`sums`] | what is added up: nodes, quotas, a pod's containers |
+//! | [`disruption`] | who is restarted or evicted |
 
-use std::collections::{BTreeMap, BTreeSet};
+mod change;
+mod disruption;
+mod sums;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use self::change::Changed;
 use super::labels::Labels;
-use super::observation::{Container, ContainerKind, Observation, Phase, Pod, PodUid, Qos, ResizeState};
-use super::plan::{Action, ActionKind, Change, Plan};
-use super::policy::{ControlledValues, GuaranteedPods, HpaPods, Mode, Policy};
+use super::observation::{Observation, Phase, Pod, PodUid, Qos, ResizeState};
+use super::plan::{Action, ActionKind, Plan};
+use super::policy::{GuaranteedPods, Mode, Policy};
 use super::scope::{Selection, Subject, select};
-use super::sizes::{Resource, Sizes};
+use super::sizes::Sizes;
 use super::state::State;
 use super::units::Timestamp;
 
@@ -97,6 +111,15 @@ pub enum Violation {
     /// A request moves on whose utilisation an autoscaler scales.
     #[error("a HorizontalPodAutoscaler scales on the request")]
     Autoscaler,
+    /// The node cannot do that to what runs, or could do without making the pod anew.
+    #[error("the node cannot resize what runs so, or need not make the pod anew")]
+    Unsupported,
+    /// More is restarted or evicted than may be.
+    #[error("it restarts or evicts what must not be disrupted now")]
+    Disruption,
+    /// Something else is taken back than a resize of ours that has come to nothing.
+    #[error("it takes back more or less than a resize of ours that has come to nothing")]
+    NotToRevert,
 }
 
 /// A plan that may be executed.
@@ -145,6 +168,7 @@ pub fn check(
     }
     check.nodes(&plan);
     check.quotas(&plan);
+    check.disruptions(&plan);
     if check.found.is_empty() { Ok(Checked(plan)) } else { Err(Unsafe(check.found)) }
 }
 
@@ -181,13 +205,6 @@ struct Check<'a> {
     state: &'a State,
     now: Timestamp,
     found: BTreeSet<(PodUid, String, Violation)>,
-}
-
-/// Whether `to` lies in `least..=most`, or between it and `from`.
-fn in_or_nearer(from: Option<u64>, to: Option<u64>, least: u64, most: u64) -> bool {
-    let Some(to) = to else { return true };
-    let from = from.unwrap_or(0);
-    if to < least { to >= from } else { to <= most || to <= from }
 }
 
 impl Check<'_> {
@@ -228,11 +245,13 @@ impl Check<'_> {
         let after = pod.containers.iter().map(|(name, container)| {
             action.containers.get(name).map_or(container.desired, |change| change.to)
         });
-        self.require(action, "", class(before) == class(after), Violation::Class);
+        self.require(action, "", sums::class(before) == sums::class(after), Violation::Class);
         self.pod_limit_range(action, pod);
         for (name, change) in &action.containers {
             match pod.containers.get(name) {
-                Some(container) => self.container(action, pod, &policy, name, container, change),
+                Some(container) => {
+                    self.change(&Changed { action, pod, policy: &policy, name, container, change });
+                }
                 None => self.find(action, name, Violation::Unknown),
             }
         }
@@ -256,247 +275,4 @@ impl Check<'_> {
             _ => None,
         }
     }
-
-    fn container(
-        &mut self,
-        action: &Action,
-        pod: &Pod,
-        policy: &Policy,
-        name: &str,
-        container: &Container,
-        change: &Change,
-    ) {
-        let Change { from, to } = change;
-        self.require(action, name, *from == container.desired, Violation::NotAsPlanned);
-        self.require(action, name, from != to, Violation::Empty);
-        self.require(action, name, container.kind != ContainerKind::Init, Violation::OutOfReach);
-        for resource in Resource::ALL {
-            let ((request, limit), (had_request, had_limit)) = (to.pair(resource), from.pair(resource));
-            let within = request.zip(limit).is_none_or(|(request, limit)| request <= limit);
-            self.require(action, name, within, Violation::RequestAboveLimit);
-            let keys = limit.is_some() == had_limit.is_some() && (request.is_some() || had_request.is_none());
-            self.require(action, name, keys, Violation::KeyChanged);
-        }
-        if action.kind == ActionKind::Revert {
-            // It only undoes: what its node has agreed to needs neither data nor bounds.
-            return;
-        }
-        let limits_move = policy.controlled_values == ControlledValues::RequestsAndLimits
-            || pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize;
-        let same_limits = (from.cpu_limit, from.memory_limit) == (to.cpu_limit, to.memory_limit);
-        self.require(action, name, limits_move || same_limits, Violation::LimitMoved);
-        self.bounds(action, pod, policy, name, change);
-        self.conditions(action, pod, policy, name, container, change);
-        self.data(action, policy, name, container, change);
-    }
-
-    fn bounds(&mut self, action: &Action, pod: &Pod, policy: &Policy, name: &str, change: &Change) {
-        for resource in Resource::ALL {
-            let ((request, limit), (had, had_limit)) = (change.to.pair(resource), change.from.pair(resource));
-            if (request, limit) == (had, had_limit) {
-                continue;
-            }
-            let (least, most) = match resource {
-                Resource::Cpu => (policy.cpu.min_allowed.0, policy.cpu.max_allowed.0),
-                Resource::Memory => (policy.memory.min_allowed.0, policy.memory.max_allowed.0),
-            };
-            // A limit that stays may be below minAllowed: then the request goes as far as it.
-            let least = if limit == had_limit { least.min(limit.unwrap_or(u64::MAX)) } else { least };
-            let holds = request == had || in_or_nearer(had, request, least, most);
-            self.require(action, name, holds, Violation::PolicyBounds);
-            for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace)
-            {
-                let (min, max, ratio) = range.container.of(resource);
-                let (least, most) = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
-                let steep = |request: Option<u64>, limit: Option<u64>| match (request, limit, ratio) {
-                    (Some(request), Some(limit), Some(ratio)) => {
-                        u128::from(limit) * 1000 > u128::from(request) * u128::from(ratio)
-                    }
-                    _ => false,
-                };
-                let holds = in_or_nearer(had, request, least, most)
-                    && in_or_nearer(had_limit, limit, least, most)
-                    && (!steep(request, limit) || steep(had, had_limit) && request >= had);
-                self.require(action, name, holds, Violation::LimitRange);
-            }
-        }
-    }
-
-    fn pod_limit_range(&mut self, action: &Action, pod: &Pod) {
-        for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
-            for resource in Resource::ALL {
-                let (min, max, _) = range.pod.of(resource);
-                let sum = |limits: bool| -> u64 {
-                    let of = |(name, container): (&String, &Container)| {
-                        let sizes = action.containers.get(name).map_or(container.desired, |change| change.to);
-                        let (request, limit) = sizes.pair(resource);
-                        (if limits { limit } else { request }).unwrap_or(0)
-                    };
-                    pod.containers.iter().map(of).fold(0, u64::saturating_add)
-                };
-                let holds = min.is_none_or(|min| sum(false) >= min)
-                    && max.is_none_or(|max| sum(false).max(sum(true)) <= max);
-                self.require(action, "", holds, Violation::LimitRange);
-            }
-        }
-    }
-
-    fn conditions(
-        &mut self,
-        action: &Action,
-        pod: &Pod,
-        policy: &Policy,
-        name: &str,
-        container: &Container,
-        change: &Change,
-    ) {
-        let node = self.observation.nodes.get(&action.node);
-        let values = |sizes: &Sizes| {
-            let ((cpu, cpu_limit), (memory, memory_limit)) =
-                (sizes.pair(Resource::Cpu), sizes.pair(Resource::Memory));
-            [cpu, cpu_limit, memory, memory_limit].map(|size| size.unwrap_or(0))
-        };
-        let (from, to) = (values(&change.from), values(&change.to));
-        let raises = from.iter().zip(&to).any(|(from, to)| to > from);
-        let shrinks = from.iter().zip(&to).any(|(from, to)| to < from);
-        let calm = node.is_some_and(|node| node.ready && (node.pressure.is_empty() || !raises));
-        self.require(action, name, calm, Violation::NodeCondition);
-        let ready = container.ready && pod.ready;
-        self.require(action, name, ready || !shrinks, Violation::NotReady);
-        let scaled = |resource| {
-            self.observation.autoscalers.iter().any(|autoscaler| {
-                autoscaler.namespace == pod.namespace
-                    && Some(&autoscaler.workload) == pod.workload.as_ref()
-                    && autoscaler.utilisation_of.contains(&resource)
-            })
-        };
-        let held = |resource| change.from.pair(resource).0 == change.to.pair(resource).0;
-        let free = Resource::ALL.into_iter().all(|resource| !scaled(resource) || held(resource));
-        self.require(action, name, free || policy.hpa_pods == HpaPods::Ignore, Violation::Autoscaler);
-    }
-
-    fn data(&mut self, action: &Action, policy: &Policy, name: &str, container: &Container, change: &Change) {
-        let Some(state) = self.state.container(&action.uid, name) else {
-            return self.find(action, name, Violation::Data);
-        };
-        let fresh = state
-            .read_until
-            .is_some_and(|until| self.now.seconds_since(until) <= policy.history.stale_after.0);
-        let thick = state.known_for() >= policy.history.minimum_data;
-        self.require(action, name, fresh && thick, Violation::Data);
-        let used = container.readings.last().and_then(|reading| reading.memory());
-        let peak = state.memory.recent_peak(self.now).max(used).map(|peak| peak.0);
-        let headroom = 1000 + u128::from(policy.objectives.memory_headroom.0);
-        let safe = |from: Option<u64>, to: Option<u64>| {
-            to >= from
-                || peak.zip(to).is_some_and(|(peak, to)| u128::from(to) * 1000 >= u128::from(peak) * headroom)
-        };
-        let ((from, from_limit), (to, to_limit)) =
-            (change.from.pair(Resource::Memory), change.to.pair(Resource::Memory));
-        self.require(action, name, safe(from, to) && safe(from_limit, to_limit), Violation::MemoryPeak);
-    }
-
-    /// Requests on a node do not grow beyond what it has, whichever of the actions are done: one that shrinks may be refused or
-    /// take its time, and counts for nothing.
-    fn nodes(&mut self, plan: &Plan) {
-        for resource in Resource::ALL {
-            let mut room: BTreeMap<&str, i128> = BTreeMap::new();
-            for (name, node) in &self.observation.nodes {
-                let total = match resource {
-                    Resource::Cpu => node.cpu.0,
-                    Resource::Memory => node.memory.0,
-                };
-                room.insert(name, i128::from(total));
-            }
-            for pod in self.observation.pods.values() {
-                let over = matches!(pod.phase, Phase::Succeeded | Phase::Failed);
-                if let Some(room) = pod.node.as_deref().and_then(|node| room.get_mut(node)).filter(|_| !over)
-                {
-                    *room -= held(pod, None, resource);
-                }
-            }
-            for action in &plan.actions {
-                let Some(pod) = self.observation.pods.get(&action.uid) else { continue };
-                let Some(room) = room.get_mut(action.node.as_str()) else { continue };
-                let growth = held(pod, Some(action), resource) - held(pod, None, resource);
-                let fits = growth <= 0 || growth <= *room;
-                *room -= growth.max(0);
-                self.require(action, "", fits, Violation::NodeRoom);
-            }
-        }
-    }
-
-    /// What a plan adds in a namespace is at most what its quotas have left.
-    fn quotas(&mut self, plan: &Plan) {
-        for quota in &self.observation.quotas {
-            for resource in Resource::ALL {
-                let ((hard, hard_limit), (used, used_limit)) =
-                    (quota.hard.pair(resource), quota.used.pair(resource));
-                for (hard, used, limits) in [(hard, used, false), (hard_limit, used_limit, true)] {
-                    let Some(hard) = hard else { continue };
-                    let mut left = hard.saturating_sub(used.unwrap_or(0));
-                    for action in plan.actions.iter().filter(|action| action.namespace == quota.namespace) {
-                        for (name, change) in &action.containers {
-                            let part = |sizes: &Sizes| {
-                                let (request, limit) = sizes.pair(resource);
-                                (if limits { limit } else { request }).unwrap_or(0)
-                            };
-                            // A quota charges the largest of what is asked for, agreed to and there.
-                            let container = self
-                                .observation
-                                .pods
-                                .get(&action.uid)
-                                .and_then(|pod| pod.containers.get(name));
-                            let agreed = container.map(|of| [of.allocated, of.actual]).into_iter().flatten();
-                            let charged = agreed.flatten().map(|sizes| part(&sizes)).max().unwrap_or(0);
-                            let added = part(&change.to).saturating_sub(charged.max(part(&change.from)));
-                            self.require(action, name, added <= left, Violation::Quota);
-                            left = left.saturating_sub(added);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What a pod holds on its node, or will after an action.
-fn held(pod: &Pod, action: Option<&Action>, resource: Resource) -> i128 {
-    let request = |sizes: &Sizes| i128::from(sizes.pair(resource).0.unwrap_or(0));
-    let refused = matches!(pod.resize, ResizeState::Infeasible { .. });
-    // Init containers run one after the other, beside the sidecars; how many of those run by then is not known here, so
-    // all of them are.
-    let (mut together, mut alone, mut beside) = (0, 0, 0);
-    for (name, container) in &pod.containers {
-        let agreed = [&container.allocated, &container.actual];
-        let agreed: Vec<i128> = agreed.into_iter().flatten().map(request).collect();
-        let planned = action.and_then(|action| action.containers.get(name));
-        let held = match (planned, agreed.iter().max()) {
-            (Some(change), _) => request(&change.to),
-            (None, Some(agreed)) if refused => *agreed,
-            (None, Some(agreed)) => (*agreed).max(request(&container.desired)),
-            (None, None) => request(&container.desired),
-        };
-        match container.kind {
-            ContainerKind::Init => alone = held.max(alone),
-            ContainerKind::Sidecar => beside += held,
-            ContainerKind::App => together += held,
-        }
-    }
-    (together.max(alone) + beside).max(request(&pod.resources)) + request(&pod.overhead)
-}
-
-/// A pod's class by its containers' sizes, as the API server computes it.
-fn class(sizes: impl Iterator<Item = Sizes>) -> Qos {
-    let sizes: Vec<Sizes> = sizes.collect();
-    if sizes.iter().all(|sizes| *sizes == Sizes::default()) {
-        return Qos::BestEffort;
-    }
-    let bound = |sizes: &Sizes| {
-        Resource::ALL.iter().all(|resource| {
-            let (request, limit) = sizes.pair(*resource);
-            limit.is_some_and(|limit| request.is_none_or(|request| request == limit))
-        })
-    };
-    if sizes.iter().all(bound) { Qos::Guaranteed } else { Qos::Burstable }
 }

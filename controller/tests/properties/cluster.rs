@@ -15,6 +15,10 @@ use controller::decide::state::{ContainerState, State};
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::select;
+use sampler_common::buckets;
+use sampler_common::resources::{CpuLimit, LimitOf, Limits, Memory};
+use sampler_common::snapshot::Cause;
+use sampler_common::window::Window;
 
 /// The moment of every decision.
 pub const NOW: Timestamp = Timestamp(1_800_000_000);
@@ -122,6 +126,60 @@ fn object(namespace: Option<&str>, policy: Policy) -> PolicyObject {
     }
 }
 
+/// What a container's threads wait for, a fifth of the time, 20 ms each time.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    For(Cause),
+    /// For its own limit, in a third of all periods.
+    Throttled,
+}
+
+fn waits() -> impl Strategy<Value = Waits> {
+    let causes = vec![Cause::Own, Cause::Neighbor, Cause::System, Cause::Unknown];
+    prop_oneof![3 => select(causes).prop_map(Waits::For), 1 => Just(Waits::Throttled)]
+}
+
+/// The sampler's window of 15 s.
+fn window(cores: f64, memory: u64, limit: Option<MilliCpu>, waits: Option<Waits>) -> Window {
+    const LENGTH_NS: u64 = 15_000_000_000;
+    const DELAY_NS: u64 = 20_000_000;
+    const DELAYS: u64 = LENGTH_NS / 5 / DELAY_NS;
+    let usage_ns = (cores * LENGTH_NS as f64) as u64;
+    let mut window = Window { length_ns: LENGTH_NS, usage_ns, ..Window::default() };
+    let cause = match waits {
+        Some(Waits::For(cause)) => Some(cause),
+        Some(Waits::Throttled) if limit.is_some() => Some(Cause::Quota),
+        _ => None,
+    };
+    if let Some(cause) = cause {
+        let of_cause = match cause {
+            Cause::Quota => &mut window.causes.quota_ns,
+            Cause::Own => &mut window.causes.self_ns,
+            Cause::Neighbor => &mut window.causes.neighbor_ns,
+            Cause::System => &mut window.causes.system_ns,
+            Cause::Idle => &mut window.causes.idle_ns,
+            Cause::Unknown => &mut window.causes.away_ns,
+        };
+        *of_cause = DELAYS * DELAY_NS;
+        if let Some(coarse) = window.coarse.get_mut(cause as usize) {
+            coarse.counts[buckets::octave(buckets::bucket(DELAY_NS)) as usize] += DELAYS;
+        }
+        (0..DELAYS).for_each(|_| window.latency.record(DELAY_NS));
+    }
+    if let Some(limit) = limit {
+        window.throttling.periods = 150;
+        if cause == Some(Cause::Quota) {
+            window.throttling.throttled_periods = 50;
+            window.throttling.throttled_ns = DELAYS * DELAY_NS;
+        }
+        let cpu = CpuLimit { quota_us: limit.0 * 100, period_us: 100_000, of: LimitOf::Own };
+        window.limits = Limits { cpu: Some(cpu), ..Limits::default() };
+    }
+    window.memory =
+        Some(Memory { current_bytes: memory, working_set_bytes: memory, peak_bytes: None, read_ns: 0 });
+    window
+}
+
 /// A container, what is remembered of it, and whether that is anything.
 type Draft = (Container, Option<ContainerState>);
 
@@ -161,6 +219,8 @@ prop_compose! {
         killed in prop::option::weighted(0.1, 0..600u64),
         lagging in prop::option::weighted(0.1, 1..2000u64),
         running in 0..400u64,
+        windows in any::<bool>(),
+        waits in prop::option::of(waits()),
     ) -> Draft {
         let state = measured.map(|measured| {
             let index = (measured * CORES.len() + used.0) * MEMORY.len() + used.1;
@@ -172,16 +232,19 @@ prop_compose! {
             state.changed.sort();
             state.last_change = state.changed.last().copied();
             state.changed_by_other = by_other;
-            state.planned = planned.then_some(desired);
+            state.planned = (planned && !by_other).then_some(desired);
             if age > 15 {
                 state.read_until = Some(Timestamp(NOW.0 - age));
             }
             state
         });
         let cores = CORES[now.unwrap_or(used.0)];
-        let memory = Some(Bytes(MEMORY[used.1]));
-        let readings: Vec<_> =
-            measured.map(|_| Reading::Usage { until: Timestamp(NOW.0 - age), cores, memory }).into_iter().collect();
+        let (until, memory) = (Timestamp(NOW.0 - age), MEMORY[used.1]);
+        let reading = match windows {
+            true => Reading::Window { until, window: Box::new(window(cores, memory, desired.cpu_limit, waits)) },
+            false => Reading::Usage { until, cores, memory: Some(Bytes(memory)) },
+        };
+        let readings: Vec<_> = measured.map(|_| reading).into_iter().collect();
         let lag = |sizes: Sizes| match lagging {
             Some(milli) => Sizes { cpu_request: sizes.cpu_request.map(|_| MilliCpu(milli)), ..sizes },
             None => sizes,
@@ -217,6 +280,14 @@ fn resize_state() -> impl Strategy<Value = ResizeState> {
     ]
 }
 
+/// What pods have beside, or instead of, what their containers have.
+const POD_HAS: Sizes = Sizes {
+    cpu_request: Some(MilliCpu(250)),
+    cpu_limit: None,
+    memory_request: Some(Bytes(160 * MIB)),
+    memory_limit: None,
+};
+
 /// A pod, and what is remembered of its containers.
 type PodDraft = (Pod, BTreeMap<String, ContainerState>);
 
@@ -224,7 +295,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
     let containers = prop::bool::weighted(0.2)
         .prop_flat_map(|guaranteed| prop::collection::vec(container(guaranteed), 1..3));
     let rare = || prop::bool::weighted(0.05);
-    let odd = (rare(), rare(), rare(), prop::bool::weighted(0.1));
+    let odd = (rare(), rare(), rare(), prop::bool::weighted(0.1), rare(), prop::bool::weighted(0.2));
     (
         containers,
         0..3usize,
@@ -242,7 +313,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                 workload,
                 resize,
                 priority,
-                (terminating, is_static, opted_out, unready),
+                (terminating, is_static, opted_out, unready, together, sandboxed),
             )| {
                 let (mut containers, mut states) = (BTreeMap::new(), BTreeMap::new());
                 for (index, (container, state)) in drafts.into_iter().enumerate() {
@@ -269,8 +340,8 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                     is_static,
                     ready: !unready,
                     priority: Priority::Value(priority),
-                    overhead: Sizes::default(),
-                    resources: Sizes::default(),
+                    overhead: if sandboxed { POD_HAS } else { Sizes::default() },
+                    resources: if together { POD_HAS } else { Sizes::default() },
                     resize,
                     containers,
                 };
@@ -367,6 +438,7 @@ prop_compose! {
         pods in prop::collection::vec(pod(), 1..5),
         (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
         dry_run in prop::bool::weighted(0.05),
+        opted_out in prop::option::weighted(0.1, select(vec!["shop", "bank", "lab"])),
     ) -> Cluster {
         let (shop, bank, cluster, denies) = policies;
         let mut objects = vec![object(Some("shop"), shop), object(Some("bank"), bank)];
@@ -381,6 +453,10 @@ prop_compose! {
         observation.autoscalers = autoscalers;
         observation.disruption_budgets = disruption_budgets;
         observation.settings.dry_run = dry_run;
+        let opted_out = opted_out.map(|namespace| {
+            (namespace.to_owned(), Labels::from([("loadline.dev/enabled".into(), "false".into())]))
+        });
+        observation.namespaces.extend(opted_out);
         observation.nodes = ["a", "b", "c"].map(Into::into).into_iter().zip(nodes).collect();
         let mut state = State::default();
         for (index, (mut pod, states)) in pods.into_iter().enumerate() {

@@ -1,5 +1,6 @@
 //! A resize that is not settled: wait for it, or take it back.
 
+use super::support::{self, support};
 use super::{Facts, Ruling};
 use crate::decide::duration::Seconds;
 use crate::decide::observation::{Container, ResizeState};
@@ -47,10 +48,13 @@ pub fn is_over(resize: ResizeState, policy: &Policy, now: Timestamp) -> bool {
 /// that asks for what is not to be had keeps others from being scheduled, and a resize that raises nothing goes
 /// first in the kubelet's queue.
 pub fn revert(facts: &Facts<'_>) -> Option<Sizes> {
-    if !is_over(facts.pod.resize, facts.policy, facts.now) || !facts.state.may_be_ours(facts.current()) {
+    let over = is_over(facts.pod.resize, facts.policy, facts.now);
+    if !over || !facts.state.may_be_ours(facts.current()) || !support::in_place(facts) {
         return None;
     }
-    agreed(facts.container).filter(|back| *back != facts.current())
+    // A memory limit that its node cannot lower stays.
+    let back = support(facts, agreed(facts.container)?).sizes;
+    (back != facts.current()).then_some(back)
 }
 
 /// What a container's node has agreed to: its requests, and the limits in force. `None` where the node does not say.
