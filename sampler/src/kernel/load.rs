@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, in the order in which nothing is missed.
 
 use std::io;
+use std::ptr::write_volatile;
 use std::time::Duration;
 
 use aya::maps::{Map, MapData, MapError, Queue, RingBuf};
@@ -315,20 +316,40 @@ impl Programs {
     fn hook_throttling(&mut self, btf: &aya::Btf) -> Result<(), LoadError> {
         let refused = |name| move |error: ProgramError| LoadError::Hook { name, source: error.into() };
         for name in FENTRIES {
-            let program = self.program::<FEntry>(name)?;
-            program.load(name, btf).and_then(|()| program.attach()).map_err(refused(name))?;
+            self.program::<FEntry>(name)?.load(name, btf).map_err(refused(name))?;
         }
-        let program = self.program::<FExit>(FEXIT)?;
-        program.load("unthrottle_cfs_rq", btf).and_then(|()| program.attach()).map_err(refused(FEXIT))?;
+        let exit = self.program::<FExit>(FEXIT)?;
+        exit.load("unthrottle_cfs_rq", btf).and_then(|()| exit.attach()).map_err(refused(FEXIT))?;
+        for name in FENTRIES {
+            self.program::<FEntry>(name)?.attach().map_err(refused(name))?;
+        }
         Ok(())
     }
 
-    /// Undoes a [`Self::hook_throttling`] that went half-way: half of the hooks would tell half-truths.
+    /// Undoes a [`Self::hook_throttling`] that went half-way: half of the hooks would tell half-truths. So would what they
+    /// have seen until then: a group of which only the beginning of a throttle was seen would seem to be held up for good.
     fn unhook_throttling(&mut self) {
         for name in FENTRIES {
             if let Ok(program) = self.program::<FEntry>(name) {
                 // A program that was never loaded cannot be unloaded, and need not be.
                 let _ = program.unload();
+            }
+        }
+        if let Ok(program) = self.program::<FExit>(FEXIT) {
+            // As above.
+            let _ = program.unload();
+        }
+        for index in 0..self.throttles.len() {
+            let throttle = self.throttles.at(index);
+            // SAFETY: a word of a map value that nobody writes any more.
+            unsafe { write_volatile(&raw mut (*throttle).depth, 0) };
+        }
+        for index in 0..self.cpus.len() {
+            let cpu = self.cpus.at(index);
+            // SAFETY: as above.
+            unsafe {
+                write_volatile(&raw mut (*cpu).held_up, 0);
+                write_volatile(&raw mut (*cpu).last_unthrottle_ns, 0);
             }
         }
     }
@@ -351,7 +372,9 @@ fn possible_cpus() -> Result<u32, LoadError> {
 
 /// What counts. A migration between the two attachments has a baseline only after the first.
 const COUNTING: [&str; 2] = ["sched_switch", "sched_migrate_task"];
-const FENTRIES: [&str; 3] = ["tg_throttle_down", "tg_unthrottle_up", "unthrottle_cfs_rq"];
+/// In the order in which they are attached: the end of a throttle before its beginning, since an end without a beginning is
+/// one that began before, but a beginning whose end was missed would hold the group up for good.
+const FENTRIES: [&str; 3] = ["unthrottle_cfs_rq", "tg_unthrottle_up", "tg_throttle_down"];
 const FEXIT: &str = "unthrottle_cfs_rq_exit";
 
 fn take(bpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
