@@ -117,8 +117,9 @@ pub struct Cpu {
     pub switches: u64,
     /// Threads whose queue stamp lay after the run-queue clock: counted with a delay of 0.
     pub clock_backwards: u64,
-    /// Switch-ins of threads with earlier ones and no baseline (first sight after attaching, or
-    /// another thread's entry in the way): what they waited before a migration is not counted.
+    /// Waits in which a thread was migrated without a baseline (first sight after attaching, or another thread's
+    /// entry in the way): what it had waited until then is not counted. And switch-ins with another thread's entry in
+    /// the way, in which that may be so.
     pub no_baseline: u64,
     /// Baselines above `run_delay`, from an earlier thread with this pid and address: not used.
     pub stale_baseline: u64,

@@ -446,7 +446,7 @@ pub struct CgroupCounters {
 pub struct Losses {
     /// [`abi::Cpu::clock_backwards`]: delays counted as 0.
     pub clock_backwards: u64,
-    /// [`abi::Cpu::no_baseline`]: delays without the part before a migration.
+    /// [`abi::Cpu::no_baseline`]: delays that lack, or may lack, the part before a migration.
     pub no_baseline: u64,
     /// [`abi::Cpu::stale_baseline`]: baselines not used.
     pub stale_baseline: u64,

@@ -19,8 +19,8 @@
 //! # The method, and its error
 //!
 //! * **Delay**: from the kernel's own stamps and clocks, so exact: sums equal `/proc/PID/schedstat` to the nanosecond.
-//!   Short is only a delay with a migration in it of a thread without a baseline (its first switch-in after attaching,
-//!   or another thread's entry in the way): by what it waited before the migration, counted as `no_baseline`.
+//!   Short is only a delay with a migration in it of a thread without a baseline (not switched in since
+//!   attaching, or another thread's entry in the way): by what it waited before the migration, counted as `no_baseline`.
 //!   The kernel does not update the clock between a wake-up that preempts and the switch that it asks for
 //!   (`rq_clock_skip_update`), so what passes between these two, some microseconds, is no delay to it, nor to us.
 //! * **Cause**: exact to the nanosecond for what is remembered of the CPU (63 changes of holder, 8 throttles of the

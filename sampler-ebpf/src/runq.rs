@@ -56,7 +56,9 @@ pub fn switch(next: Task) {
         // All that a thread has waited before its first switch-in belongs to this delay, and has been charged at
         // migrations. Of any other thread nothing is known.
         let first = next.pcount() == 0;
-        cpu.no_baseline += (!first) as u64;
+        // An entry of its own may have been there, with a migration in it. Without any there was none: the migration
+        // would have been met without it, and counted then.
+        cpu.no_baseline += (!first && before.task != 0) as u64;
         let charged_ns = if first { run_delay } else { 0 };
         before = Baseline { run_delay_ns: run_delay, away: 0, ..before };
         before.away = before.away_and(charged_ns, Cause::Away);
@@ -105,18 +107,19 @@ pub fn migrate(task: Task) {
     // SAFETY: a map value, copied word by word and checked below.
     let mut before = unsafe { entry.read_volatile() };
     let known = before.is_of(task.0 as u64, pid, task.pcount());
+    let rq = task.cfs_rq().rq();
+    let (now, cpu_id) = (rq.clock(), rq.cpu());
+    let Some(cpu) = maps::cpu(cpu_id) else { return };
     if !known {
         if task.pcount() != 0 {
-            // Counted at the switch-in.
+            // How much of its run delay is of this wait nobody knows.
+            cpu.no_baseline += 1;
             return;
         }
         before = Baseline { run_delay_ns: 0, away: 0, ..before };
     }
     // The scheduler has just dequeued the thread, which moved its wait on this queue into `run_delay`.
     let run_delay = task.run_delay();
-    let rq = task.cfs_rq().rq();
-    let (now, cpu_id) = (rq.clock(), rq.cpu());
-    let Some(cpu) = maps::cpu(cpu_id) else { return };
     let waited = run_delay.wrapping_sub(before.run_delay_ns);
     if before.run_delay_ns >= run_delay || waited > now {
         return;
