@@ -4,8 +4,31 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use thiserror::Error;
+
+/// Why a map cannot be read as an array of a type.
+#[derive(Debug, Error)]
+pub enum MappedError {
+    /// The kernel does not describe it.
+    #[error("the kernel does not say how large its values are")]
+    Info(#[source] MapError),
+    /// The object in this binary was built from other sources than the binary.
+    #[error(
+        "its values have {found} bytes and not {wanted}: the BPF programs in this build are of another version; run \
+         `cargo xtask build-ebpf`, then build again"
+    )]
+    OtherVersion {
+        /// Bytes of a value as the programs have it.
+        found: u32,
+        /// Bytes of a value as this binary has it.
+        wanted: usize,
+    },
+    /// It has no place in memory.
+    #[error("it cannot be mapped into memory")]
+    Map(#[source] nix::Error),
+}
 
 /// Types that any bytes are a value of, so that they can be read while the kernel writes them.
 ///
@@ -45,15 +68,20 @@ unsafe impl<T: Plain> Sync for Mapped<T> {}
 
 impl<T: Plain> Mapped<T> {
     /// Maps a BPF array that was made with `BPF_F_MMAPABLE` and has `entries` values of type `T`.
-    pub fn new(map: MapData, entries: usize) -> Result<Self, nix::Error> {
+    pub fn new(map: MapData, entries: usize) -> Result<Self, MappedError> {
+        let (found, wanted) = (map.info().map_err(MappedError::Info)?.value_size(), size_of::<T>());
+        if found as usize != wanted {
+            return Err(MappedError::OtherVersion { found, wanted });
+        }
         let page = page_bytes();
-        let bytes = entries.saturating_mul(size_of::<T>()).next_multiple_of(page);
-        let bytes = NonZeroUsize::new(bytes).ok_or(nix::Error::EINVAL)?;
+        let bytes = entries.saturating_mul(wanted).next_multiple_of(page);
+        let bytes = NonZeroUsize::new(bytes).ok_or(MappedError::Map(nix::Error::EINVAL))?;
         // SAFETY: a new mapping at an address of the kernel's choice. The kernel checks that the map is at
         // least so large.
         let base = unsafe {
             mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, map.fd(), 0)
-        }?;
+        };
+        let base = base.map_err(MappedError::Map)?;
         Ok(Self { base: base.cast(), entries, bytes, _map: map, _values: PhantomData })
     }
 
