@@ -290,6 +290,9 @@ impl Windows {
             let window = span.cgroup(earlier.cgroups.get(id), cgroup)?;
             Some((*id, window))
         });
+        let cgroups: BTreeMap<_, _> = windows.collect();
+        // Those without a slot have no `cpu.stat` either. Where nothing else was throttled, they hardly were.
+        let throttled = !span.throttle_hooks && cgroups.values().any(|window| window.throttling.throttled());
         let missed = earlier
             .cgroups
             .iter()
@@ -297,8 +300,8 @@ impl Windows {
         Ok(Self {
             length_ns: span.length_ns(later.since_ns),
             throttle_hooks: span.throttle_hooks,
-            cgroups: windows.collect(),
-            other: span.other(earlier, later),
+            cgroups,
+            other: span.other(earlier, later, throttled),
             missed: missed.map(|(id, _)| *id).collect(),
             losses: span.since(&earlier.losses, &later.losses, Losses::since),
             switches: span.since(&earlier.switches, &later.switches, |later, earlier| {
@@ -357,8 +360,11 @@ impl Span {
         (!gone_before || !window.is_empty()).then_some(window)
     }
 
-    fn other(&self, earlier: &Snapshot, later: &Snapshot) -> Window {
+    /// The window of everything without a slot; with `throttled` some of it may have been, without anybody having
+    /// seen when.
+    fn other(&self, earlier: &Snapshot, later: &Snapshot, throttled: bool) -> Window {
         let (case, counted) = self.counted(&earlier.other, &later.other);
+        let counted = if throttled { untold(counted) } else { counted };
         Window::new(case, self.length_ns(later.since_ns), counted, self.throttle_hooks)
     }
 
@@ -705,6 +711,22 @@ mod tests {
             Event::Period { throttled_ns: 0 },
         ]);
         assert_eq!(window_of(counters, false).share(Cause::Own), Some(1.0));
+    }
+
+    #[test]
+    fn without_hooks_the_wait_of_what_has_no_slot_is_unknown_once_anything_was_throttled() {
+        let other = |throttled, throttle_hooks| {
+            let periods = if throttled { vec![Event::Period { throttled_ns: 1 }] } else { Vec::new() };
+            let mut later = snapshot(2 * SECOND, [(ONE, live(counted(&periods)))]);
+            later.other = counted(&[Event::Delay { ns: 70_000_000, cause: abi::Cause::Own }]);
+            later.throttle_hooks = throttle_hooks;
+            let mut earlier = snapshot(SECOND, []);
+            earlier.throttle_hooks = throttle_hooks;
+            Windows::between(&earlier, &later).unwrap().other.share(Cause::Unknown)
+        };
+        assert_eq!(other(true, false), Some(1.0));
+        assert_eq!(other(false, false), Some(0.0));
+        assert_eq!(other(true, true), Some(0.0));
     }
 
     #[test]
