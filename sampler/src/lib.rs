@@ -27,7 +27,8 @@
 //! * The sampler writes to no file of a cgroup and to no process; it knows no policy.
 //! * Every count is read from shared memory: reading the rows makes no system call, however many there are.
 //! * A cgroup's last counts are in a snapshot, marked as removed, before its slot is given to another.
-//! * Everything that cannot be had or told is counted in [`sampler_common::snapshot::Losses`].
+//! * Whatever cannot be had or told is counted in [`sampler_common::snapshot::Losses`], but for what the files of a cgroup
+//!   would have said between the last look and its removal: nobody knows that there was anything.
 
 pub mod args;
 pub mod cgroup;

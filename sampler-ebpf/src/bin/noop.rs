@@ -16,7 +16,7 @@ pub fn noop(_ctx: BtfTracePointContext) -> i32 {
 /// As that of the sampler.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 7] = *b"GPL v2\0";
 
 /// There is nothing to unwind and nobody to tell: the verifier accepts no program that can panic.
 #[cfg(not(test))]
