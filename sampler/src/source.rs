@@ -16,6 +16,7 @@ use crate::args;
 use crate::cgroup::layout::WAY_OUT;
 use crate::cost;
 use crate::kernel::load::{LoadError, Run, ThrottleHooks};
+use crate::kernel::untested;
 use crate::pods::{self, Named, NamedError};
 use crate::privileges::{self, PrivilegeError};
 use crate::read::{Reader, StartError, slots};
@@ -177,6 +178,8 @@ pub struct Live {
     interval: Duration,
     /// Whether a snapshot has been taken: the first is due at once.
     begun: bool,
+    /// How many cgroups had found no slot when that was last said.
+    slotless: u64,
     switch_cost: Duration,
     /// As long as it is open, the kernel times programs.
     timed: Option<std::os::fd::OwnedFd>,
@@ -206,13 +209,20 @@ impl Live {
             let why = why as &dyn std::error::Error;
             tracing::warn!(why, "without throttle hooks: the waits of throttled containers are unknown");
         }
+        let untested = untested::of_running_kernel().join(", ");
+        if !untested.is_empty() {
+            tracing::warn!(
+                untested,
+                "not tested on such a machine: please hold the figures against another tool's"
+            );
+        }
         let lost = reader.layout().lost().join("; ");
         if !lost.is_empty() {
             tracing::warn!(lost, "with cgroup v1 not everything can be measured; {WAY_OUT}");
         }
         let named = arguments.node_name.as_ref().map(Named::start).transpose()?.flatten();
         let interval = arguments.interval;
-        Ok(Self { reader, named, cpus: cpus(), interval, begun: false, switch_cost, timed })
+        Ok(Self { reader, named, cpus: cpus(), interval, begun: false, slotless: 0, switch_cost, timed })
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -221,7 +231,23 @@ impl Live {
         if let Some(named) = &mut self.named {
             named.name(&mut snapshot);
         }
+        self.say_if_slots_run_out(snapshot.losses.slots_exhausted);
         snapshot
+    }
+
+    /// The first time, and whenever it has become twice as bad: not in each window of a crowded machine.
+    fn say_if_slots_run_out(&mut self, slotless: u64) {
+        if slotless > 2 * self.slotless {
+            self.slotless = slotless;
+            let slots = self.reader.programs().slots.len();
+            tracing::warn!(
+                cgroups = slotless,
+                slots,
+                "cgroups found no slot of their own and are counted together (container=\"_other\"): start the sampler \
+                 with more of them, `--slots {}`",
+                (2 * slots).min(sampler_common::abi::TABLE as usize)
+            );
+        }
     }
 
     fn health(&self) -> Health {

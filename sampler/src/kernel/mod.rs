@@ -6,3 +6,4 @@ pub mod load;
 pub mod mapped;
 pub mod object;
 pub mod self_check;
+pub mod untested;

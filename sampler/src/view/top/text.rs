@@ -57,15 +57,16 @@ mod tests {
     fn what_was_lost_is_said() {
         let mut view = fixture::state().view.unwrap();
         view.losses.no_baseline = 3;
+        view.losses.slots_exhausted = 2;
         view.missed = 1;
         view.throttle_hooks = false;
-        let text = table(&view, Some(160));
+        let text = table(&view, Some(260));
         let last = text.lines().last();
         assert_eq!(
             last,
             Some(
                 " ! this kernel does not tell when: waits of what was throttled are unknown; not counted exactly: 3 \
-                 no_baseline; 1 came and went unseen"
+                 no_baseline, 2 slots_exhausted; too few slots: start it with more (--slots); 1 came and went unseen"
             )
         );
     }

@@ -198,6 +198,9 @@ fn notes(view: &View) -> String {
     if !lost.is_empty() {
         notes.push(format!("not counted exactly: {}", lost.join(", ")));
     }
+    if view.losses.slots_exhausted != 0 {
+        notes.push("too few slots: start it with more (--slots)".to_owned());
+    }
     if view.missed != 0 {
         notes.push(format!("{} came and went unseen", view.missed));
     }
