@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use controller::decide::check::check;
 use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
-use controller::decide::plan::ActionKind;
-use controller::decide::policy::{Mode, Percentile, Policy};
+use controller::decide::plan::{ActionKind, Change};
+use controller::decide::policy::{Fallback, Mode, Percentile, Policy};
 use controller::decide::record::DecisionRecord;
 use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
 use controller::decide::sizes::{Resource, Sizes};
@@ -33,6 +33,10 @@ struct World {
     state: State,
     now: Timestamp,
     answer: Answer,
+    /// What a pod that is made anew is born with, where the one before it had the first and was to get the second.
+    born: fn(Sizes, Sizes) -> Sizes,
+    /// How many pods have been made anew.
+    recreated: u64,
     /// What each container uses: cores and MiB.
     uses: (f64, u64),
     /// What was asked for, and when (minutes from the start).
@@ -106,7 +110,16 @@ impl World {
             policies: vec![object],
             ..Observation::default()
         };
-        Self { observation, state: State::default(), now, answer, uses, asked: Vec::new() }
+        Self {
+            observation,
+            state: State::default(),
+            now,
+            answer,
+            born: |before, _| before,
+            recreated: 0,
+            uses,
+            asked: Vec::new(),
+        }
     }
 
     fn minute(&self) -> u64 {
@@ -135,8 +148,16 @@ impl World {
         }
         self.state = state;
         for action in &plan.actions {
-            let to = action.containers["app"].to;
+            let Change { from, to } = action.containers["app"];
             self.asked.push((self.minute(), action.kind, to));
+            if action.kind == ActionKind::Recreate {
+                self.recreated += 1;
+                let name = format!("again-{}", self.recreated);
+                let anew = pod(&name, (self.born)(from, to), self.now);
+                self.observation.pods.remove(&action.uid);
+                self.observation.pods.insert(PodUid(name), anew);
+                continue;
+            }
             let pod = self.observation.pods.get_mut(&action.uid).expect("the pod");
             let container = pod.containers.get_mut("app").expect("its container");
             container.desired = to;
@@ -241,4 +262,38 @@ fn a_controller_that_remembers_nothing_takes_back_what_is_deferred_too_long() {
     world.state = State::default();
     world.steps(7);
     assert_eq!(world.container().desired, has);
+}
+
+/// Three replicas on a node that cannot resize what runs, and a policy that lets them be made anew.
+fn on_an_old_node(born: fn(Sizes, Sizes) -> Sizes) -> World {
+    let mut policy = policy();
+    policy.resize.fallback = Fallback::Recreate;
+    let has = sizes(500, 256);
+    let mut world = World::new(policy, has, (1.0, 200), |_, _| Said::Yes);
+    world.observation.nodes.get_mut("a").unwrap().resize = ResizeSupport::None;
+    for replica in ["web-1", "web-2"] {
+        world.observation.pods.insert(PodUid(replica.into()), pod(replica, has, world.now));
+    }
+    world.born = born;
+    world
+}
+
+#[test]
+fn a_workload_whose_pods_come_back_as_they_were_is_made_anew_ever_more_rarely() {
+    let mut world = on_an_old_node(|before, _| before);
+    let mut told = String::new();
+    for _ in 0..24 * 60 {
+        told = world.step().last().unwrap().reason.name();
+    }
+    assert!((5..=8).contains(&world.recreated), "{} pods: {:?}", world.recreated, world.asked);
+    assert_eq!(told, "RecreatedInVain");
+}
+
+#[test]
+fn a_workload_whose_pods_are_born_as_planned_is_made_anew_one_after_the_other() {
+    let mut world = on_an_old_node(|_, planned| planned);
+    world.steps(60);
+    assert_eq!(world.recreated, 3, "{:?}", world.asked);
+    let gaps: Vec<_> = world.asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!(gaps.iter().all(|gap| *gap >= 5), "{gaps:?}");
 }

@@ -1,13 +1,86 @@
 //! Who may be disrupted: as many as each PodDisruptionBudget allows, one of a workload at a time, and nobody who would be missed.
+//!
+//! A pod that is evicted to be made anew is born with its template's sizes, unless something gives it others at birth. Where
+//! nothing does, evicting the next one is no use: a workload whose pods come back as they were is left alone for a time that
+//! doubles each time, from [`FIRST`] to [`LONGEST`] ([`Recreation`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::duration::Seconds;
+use super::guards::refused::{FIRST, LONGEST};
 use super::observation::{Observation, Phase, Pod};
+use super::plan::{Action, Change};
 use super::reason::Reason;
 use super::scope::WorkloadKind;
+use super::sizes::Resource;
+use super::state::{Owner, State};
+use super::units::Timestamp;
+
+/// What came of the last pod of a workload that was evicted to be made anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recreation {
+    /// When it was evicted.
+    at: Timestamp,
+    /// How often in a row that was to no avail, this time included, as far as is known.
+    times: u32,
+    /// Between two evictions of its workload that are of use.
+    cooldown: Seconds,
+    /// What its containers had and were to get.
+    changes: BTreeMap<String, Change>,
+    /// What the next pod had when it was first seen.
+    born: Option<Born>,
+}
+
+/// What a pod had when it was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Born {
+    /// Nearer to what was planned than to what the one before it had.
+    AsPlanned,
+    /// As the one before it.
+    AsBefore,
+}
+
+impl Recreation {
+    /// A pod is evicted, after the `last` of its workload.
+    pub(super) fn of(action: &Action, last: Option<&Self>, cooldown: Seconds, now: Timestamp) -> Self {
+        let in_vain = last.filter(|last| last.born != Some(Born::AsPlanned));
+        let times = in_vain.map_or(1, |last| last.times.saturating_add(1));
+        Self { at: now, times, cooldown, changes: action.containers.clone(), born: None }
+    }
+
+    /// Takes note of a pod of the workload that was not there before.
+    pub(super) fn see(&mut self, pod: &Pod) {
+        let mut moves = self.changes.iter().flat_map(|(name, change)| {
+            Resource::ALL.into_iter().filter_map(move |resource| {
+                let [from, to] = [&change.from, &change.to].map(|sizes| sizes.pair(resource).0.unwrap_or(0));
+                let has = pod.containers.get(name)?.desired.pair(resource).0.unwrap_or(0);
+                (from != to).then_some(has.abs_diff(to) < has.abs_diff(from))
+            })
+        });
+        let as_planned = moves.all(|nearer| nearer);
+        self.born = Some(if as_planned { Born::AsPlanned } else { Born::AsBefore });
+    }
+
+    /// Whether it says nothing about now any more.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        now.seconds_since(self.at) > 2 * LONGEST.0
+    }
+
+    /// Why no other pod of the workload is evicted now, if none is.
+    fn refusal(&self, now: Timestamp) -> Option<Reason> {
+        let doubled = (FIRST.0 << (self.times.max(1) - 1).min(16)).min(LONGEST.0);
+        let (length, reason): (_, fn(Seconds) -> Reason) = match self.born {
+            Some(Born::AsPlanned) => (self.cooldown.0, Reason::RecreatedLately),
+            Some(Born::AsBefore) => (doubled, Reason::RecreatedInVain),
+            None => (doubled, Reason::RecreatedLately),
+        };
+        let left = length.saturating_sub(now.seconds_since(self.at));
+        (left > 0).then(|| reason(Seconds(left)))
+    }
+}
 
 /// What a change does to who is changed, beside changing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,6 +103,8 @@ impl fmt::Display for Disrupts {
 /// What a plan has disrupted so far.
 pub(super) struct Disruption<'a> {
     observation: &'a Observation,
+    state: &'a State,
+    now: Timestamp,
     /// Of each budget, in their order.
     taken: Vec<u32>,
     workloads: BTreeSet<(&'a str, WorkloadKind, &'a str)>,
@@ -37,16 +112,19 @@ pub(super) struct Disruption<'a> {
 
 impl<'a> Disruption<'a> {
     /// Nobody yet.
-    pub(super) fn new(observation: &'a Observation) -> Self {
+    pub(super) fn new(observation: &'a Observation, state: &'a State, now: Timestamp) -> Self {
         let taken = vec![0; observation.disruption_budgets.len()];
-        Self { observation, taken, workloads: BTreeSet::new() }
+        Self { observation, state, now, taken, workloads: BTreeSet::new() }
     }
 
     /// Why this pod may not be disrupted, if it may not.
     pub(super) fn refusal(&self, pod: &Pod, disrupts: Disrupts) -> Option<Reason> {
         if disrupts == Disrupts::Eviction {
-            if pod.workload.is_none() {
-                return Some(Reason::NoOwner);
+            let Some(workload) = &pod.workload else { return Some(Reason::NoOwner) };
+            let owner = Owner { namespace: pod.namespace.clone(), workload: workload.clone() };
+            let last = self.state.recreated.get(&owner);
+            if let Some(reason) = last.and_then(|last| last.refusal(self.now)) {
+                return Some(reason);
             }
             if self.is_only_ready(pod) {
                 return Some(Reason::OnlyReplica);

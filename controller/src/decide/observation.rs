@@ -110,7 +110,9 @@ pub enum NodePressure {
 /// What a node can do to a running container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ResizeSupport {
-    /// Older than 1.33, the feature gate is off, or it is no Linux.
+    /// It is no Linux (`kubernetes.io/os`), and never can.
+    NotLinux,
+    /// Older than 1.33, or the feature gate is off.
     None,
     /// 1.33: all but taking memory limit away.
     NoMemoryDecrease,

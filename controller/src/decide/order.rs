@@ -13,16 +13,24 @@ use super::plan::{Action, Plan};
 use super::pod::{disrupts, growth};
 use super::reason::Reason;
 use super::record::Step;
+use super::state::State;
+use super::units::Timestamp;
 
 /// Orders the actions. What would disrupt more than may be is left out, and its containers are told so.
-pub(super) fn plan(observation: &Observation, actions: Vec<Action>, drafts: &mut [Draft<'_>]) -> Plan {
+pub(super) fn plan(
+    observation: &Observation,
+    state: &State,
+    now: Timestamp,
+    actions: Vec<Action>,
+    drafts: &mut [Draft<'_>],
+) -> Plan {
     let mut by_node: BTreeMap<String, Vec<Action>> = BTreeMap::new();
     for action in actions {
         by_node.entry(action.node.clone()).or_default().push(action);
     }
     let mut plan = Plan::default();
     let mut left_out: Vec<(PodUid, Reason)> = Vec::new();
-    let mut disruption = Disruption::new(observation);
+    let mut disruption = Disruption::new(observation, state, now);
     for mut actions in by_node.into_values() {
         actions.sort_by_cached_key(|action| {
             let pod = &observation.pods[&action.uid];

@@ -22,11 +22,12 @@ use serde::{Deserialize, Serialize};
 
 use super::allocate::Price;
 use super::bounds;
+use super::disruption::Recreation;
 use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts};
 use super::node::{self, Claim};
 use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority};
-use super::plan::Plan;
+use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
 use super::quota::Ledger;
 use super::reason::Reason;
@@ -76,14 +77,22 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     for draft in &mut drafts {
         draft.guard();
     }
-    let actions = pod::actions(observation, &mut drafts);
-    let plan = order::plan(observation, actions, &mut drafts);
+    let actions = pod::actions(observation, &state, now, &mut drafts);
+    let plan = order::plan(observation, &state, now, actions, &mut drafts);
 
     let remembered: Vec<_> = drafts.iter().map(Draft::to_remember).collect();
     let apart = together.apart();
     records.extend(drafts.into_iter().map(Draft::finish));
     records.sort_by(|one, other| one.container.cmp(&other.container));
     state.apart = apart;
+    for action in plan.actions.iter().filter(|action| action.kind == ActionKind::Recreate) {
+        let Ok(Chosen { policy, .. }) = &chosen[&action.uid] else { continue };
+        let Some(workload) = observation.pods[&action.uid].workload.clone() else { continue };
+        let owner = Owner { namespace: action.namespace.clone(), workload };
+        let last = state.recreated.get(&owner);
+        let recreation = Recreation::of(action, last, policy.resize.cooldown, now);
+        state.recreated.insert(owner, recreation);
+    }
     for Remembered { uid, container, found, known_since, planned } in remembered {
         if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
             of.found = Some(found);
@@ -105,11 +114,17 @@ fn remember(
     for (uid, pod) in &observation.pods {
         let Ok(Chosen { policy, .. }) = &chosen[uid] else { continue };
         let Some(node) = pod.node.as_ref().and_then(|node| observation.nodes.get(node)) else { continue };
+        let is_new = !state.pods.contains_key(uid);
         let of_pod = state.pods.entry(uid.clone()).or_default();
         if let Some(workload) = &pod.workload
             && !of_pod.owner.as_ref().is_some_and(|owner| owner.is(&pod.namespace, workload))
         {
             of_pod.owner = Some(Owner { namespace: pod.namespace.clone(), workload: workload.clone() });
+        }
+        if let Some(owner) = of_pod.owner.as_ref().filter(|_| is_new)
+            && let Some(recreation) = state.recreated.get_mut(owner)
+        {
+            recreation.see(pod);
         }
         for (name, container) in &pod.containers {
             if container.kind == ContainerKind::Init {

@@ -11,7 +11,8 @@ use super::plan::{Action, ActionKind, Change};
 use super::reason::Reason;
 use super::record::Step;
 use super::sizes::{Resource, Sizes};
-use super::units::{Bytes, MilliCpu};
+use super::state::State;
+use super::units::{Bytes, MilliCpu, Timestamp};
 
 /// The class of a pod whose containers have such sizes.
 pub fn class<'a>(sizes: impl IntoIterator<Item = &'a Sizes>) -> Qos {
@@ -31,12 +32,17 @@ pub fn class<'a>(sizes: impl IntoIterator<Item = &'a Sizes>) -> Qos {
 }
 
 /// One action for each pod that changes. What may not be done is held, with its reason.
-pub(super) fn actions(observation: &Observation, drafts: &mut [Draft<'_>]) -> Vec<Action> {
+pub(super) fn actions(
+    observation: &Observation,
+    state: &State,
+    now: Timestamp,
+    drafts: &mut [Draft<'_>],
+) -> Vec<Action> {
     let mut by_pod: BTreeMap<&PodUid, Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         by_pod.entry(draft.place.uid).or_default().push(index);
     }
-    let disruption = Disruption::new(observation);
+    let disruption = Disruption::new(observation, state, now);
     let mut actions = Vec::new();
     for (uid, indices) in by_pod {
         let pod = &observation.pods[uid];

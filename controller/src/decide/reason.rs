@@ -140,6 +140,8 @@ pub enum Reason {
     ChangedByOther,
     /// Its node cannot resize what runs.
     ResizeUnsupported,
+    /// Its node is no Linux.
+    NotLinux,
     /// Its node cannot take memory limit away.
     MemoryDecreaseUnsupported,
     /// Changing it would disrupt it, and a PodDisruptionBudget allows no disruption now.
@@ -148,6 +150,10 @@ pub enum Reason {
     DisruptionTaken(Disrupts, String),
     /// Changing it would disrupt it, and this plan disrupts another pod of its workload.
     WorkloadDisrupted(Disrupts),
+    /// Its pod would be evicted, and another one of its workload has just been; not for so long.
+    RecreatedLately(Seconds),
+    /// Its pod would be evicted, and the last one of its workload came back as it was; not for so long.
+    RecreatedInVain(Seconds),
     /// Its pod would be evicted, and nobody would make it anew.
     NoOwner,
     /// Its pod would be evicted, and is the only one of its workload that is ready.
@@ -258,8 +264,12 @@ impl fmt::Display for Reason {
             ),
             Self::ChangedByOther => f.write_str("somebody else has just changed it: the last writer has it"),
             Self::ResizeUnsupported => f.write_str(
-                "its node cannot resize what runs (that takes Linux and Kubernetes 1.33): `resize.fallback: Recreate` \
-                 would let its pod be made anew",
+                "its node cannot resize what runs (that takes Kubernetes 1.33): `resize.fallback: Recreate` would let its pod \
+                 be made anew",
+            ),
+            Self::NotLinux => f.write_str(
+                "its node runs Windows, and only Linux resizes what runs: `resize.fallback: Recreate` would let its pod be made \
+                 anew",
             ),
             Self::MemoryDecreaseUnsupported => {
                 f.write_str("its node cannot take memory limit from what runs: that takes Kubernetes 1.34")
@@ -273,6 +283,15 @@ impl fmt::Display for Reason {
             Self::WorkloadDisrupted(how) => {
                 write!(f, "{how}, and this plan disrupts another pod of its workload: one at a time")
             }
+            Self::RecreatedLately(left) => write!(
+                f,
+                "changing it evicts its pod, and another one of its workload has just been: not for another {left}"
+            ),
+            Self::RecreatedInVain(left) => write!(
+                f,
+                "changing it evicts its pod, and the last one of its workload came back with its template's sizes: not for \
+                 another {left}; set the sizes in the template"
+            ),
             Self::NoOwner => f.write_str(
                 "its node cannot resize what runs, and its pod is not evicted: nobody is known who would make it anew",
             ),

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::disruption::Recreation;
 use super::duration::Seconds;
 use super::guards::refused::Refused;
 use super::guards::under_way;
@@ -47,6 +48,8 @@ pub struct State {
     pub gone: Workloads<Role>,
     /// Whose replicas are sized apart ([`Replicas::Apart`](super::target::Replicas)).
     pub apart: BTreeSet<Role>,
+    /// What came of evicting pods to be made anew, by workload.
+    pub recreated: BTreeMap<Owner, Recreation>,
 }
 
 /// A workload in its namespace.
@@ -83,7 +86,8 @@ impl State {
     /// Forgets those that have not been there for long. What they did stays with their workload, until that has not been
     /// there for long, either.
     pub fn forget(&mut self, now: Timestamp) {
-        let Self { pods, gone, apart: _ } = self;
+        let Self { pods, gone, apart: _, recreated } = self;
+        recreated.retain(|_, recreation| !recreation.is_old(now));
         pods.retain(|_, PodState { owner, containers }| {
             let role =
                 |container: &str| Some(Role { owner: owner.clone()?, container: container.to_owned() });

@@ -8,7 +8,7 @@ use crate::decide::sizes::{Resource, Sizes};
 
 /// Whether the container can be resized in place at all: its node can, and says what runs.
 pub fn in_place(facts: &Facts<'_>) -> bool {
-    facts.node.resize != ResizeSupport::None && facts.container.actual.is_some()
+    facts.node.resize >= ResizeSupport::NoMemoryDecrease && facts.container.actual.is_some()
 }
 
 /// Holds everything where the node cannot resize and the policy allows nothing else, and a memory limit that would shrink where
@@ -19,7 +19,9 @@ pub fn support(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         return if recreate {
             Ruling::pass(proposal)
         } else {
-            Ruling::hold(facts, proposal, Reason::ResizeUnsupported)
+            let never = facts.node.resize == ResizeSupport::NotLinux;
+            let reason = if never { Reason::NotLinux } else { Reason::ResizeUnsupported };
+            Ruling::hold(facts, proposal, reason)
         };
     }
     let current = facts.current();
