@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use controller::decide::check::check;
+use controller::decide::duration::Seconds;
 use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{ActionKind, Change};
-use controller::decide::policy::{Fallback, Mode, Percentile, Policy};
+use controller::decide::policy::{ControlledValues, Fallback, Mode, Percentile, Policy, StartupBoost};
 use controller::decide::record::DecisionRecord;
 use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
+use controller::decide::share::PerMille;
 use controller::decide::sizes::{Resource, Sizes};
 use controller::decide::state::State;
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
@@ -39,6 +41,8 @@ struct World {
     recreated: u64,
     /// What each container uses: cores and MiB.
     uses: (f64, u64),
+    /// Whether anybody tells that.
+    measured: bool,
     /// What was asked for, and when (minutes from the start).
     asked: Vec<(u64, ActionKind, Sizes)>,
 }
@@ -118,6 +122,7 @@ impl World {
             born: |before, _| before,
             recreated: 0,
             uses,
+            measured: true,
             asked: Vec::new(),
         }
     }
@@ -137,7 +142,7 @@ impl World {
         self.now = self.now.plus_seconds(60);
         let (until, (cores, memory)) = (self.now, self.uses);
         for container in self.observation.pods.values_mut().flat_map(|pod| pod.containers.values_mut()) {
-            if matches!(container.status, ContainerStatus::Running { .. }) {
+            if self.measured && matches!(container.status, ContainerStatus::Running { .. }) {
                 container.readings = vec![Reading::Usage { until, cores, memory: Some(Bytes(memory * MIB)) }];
             }
         }
@@ -296,4 +301,55 @@ fn a_workload_whose_pods_are_born_as_planned_is_made_anew_one_after_the_other() 
     assert_eq!(world.recreated, 3, "{:?}", world.asked);
     let gaps: Vec<_> = world.asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!(gaps.iter().all(|gap| *gap >= 5), "{gaps:?}");
+}
+
+#[test]
+fn a_container_that_is_killed_whenever_it_starts_gets_what_it_takes_and_no_more() {
+    let mut policy = policy();
+    policy.controlled_values = ControlledValues::RequestsAndLimits;
+    let has = Sizes { memory_limit: Some(Bytes(256 * MIB)), ..sizes(500, 256) };
+    let mut world = World::new(policy, has, (0.4, 200), |_, _| Said::Yes);
+    world.step();
+    // From now on it needs 500 MiB to start, and is tried again every five minutes.
+    for minute in 0..120 {
+        let now = world.now;
+        let container = world.container();
+        let starves = container.actual.unwrap().memory_limit < Some(Bytes(500 * MIB));
+        if minute % 5 == 0 {
+            if starves {
+                container.oom_killed = Some(now);
+                container.status = ContainerStatus::CrashLooping;
+            } else if container.status == ContainerStatus::CrashLooping {
+                container.status = ContainerStatus::Running { since: now };
+            }
+            container.ready = !starves;
+        }
+        let ready = container.ready;
+        world.observation.pods.values_mut().for_each(|pod| pod.ready = ready);
+        world.step();
+    }
+    assert!(world.container().ready, "{:?}", world.asked);
+    // 356, 456 and 556 MiB: a step for each kill, and none after the last.
+    let limits: Vec<_> = world.asked.iter().map(|(.., to)| to.memory_limit.unwrap().0 / MIB).collect();
+    assert_eq!(limits, [356, 456, 556]);
+}
+
+#[test]
+fn what_is_given_to_start_with_is_there_at_once_and_is_taken_back_with_and_without_data() {
+    for measured in [true, false] {
+        let mut policy = policy();
+        policy.startup_boost = Some(StartupBoost { factor: PerMille(3000), duration: Seconds(300) });
+        let has = sizes(500, 256);
+        let mut world = World::new(policy, has, (0.4, 200), |_, _| Said::Yes);
+        world.measured = measured;
+        world.step();
+        assert_eq!(world.container().allocated.unwrap().cpu(), MilliCpu(1500), "measured: {measured}");
+        world.steps(4);
+        assert_eq!(world.container().allocated.unwrap().cpu(), MilliCpu(1500));
+        // By halves, with a cooldown between.
+        world.steps(20);
+        assert_eq!(world.container().allocated.unwrap(), has, "measured: {measured}: {:?}", world.asked);
+        world.steps(120);
+        assert_eq!(world.asks(Resource::Cpu, &has).len(), 2, "{:?}", world.asked);
+    }
 }

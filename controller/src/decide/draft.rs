@@ -7,7 +7,7 @@ use super::observation::{Observation, Pod, PodUid};
 use super::pipeline::priority;
 use super::reason::Reason;
 use super::record::{DecisionRecord, Mark, Step};
-use super::size::Found;
+use super::size::{self, Found};
 use super::sizes::{Direction, Resource, Sizes};
 use super::units::{Bytes, MilliCpu, Timestamp};
 use super::weight::weight;
@@ -46,6 +46,7 @@ pub(super) struct Remembered {
     pub(super) found: Found,
     pub(super) known_since: Option<Timestamp>,
     pub(super) planned: Option<Sizes>,
+    pub(super) boosted_from: Option<Box<Sizes>>,
 }
 
 impl Draft<'_> {
@@ -124,7 +125,7 @@ impl Draft<'_> {
         Claim {
             who: (&self.place.uid.0, self.place.name),
             weight: weight(state.started_with.cpu(), policy.weight, priority),
-            urgent,
+            urgent: urgent.memory,
             priority,
             cpu: (current.cpu(), self.guarded.cpu()),
             memory: (current.memory(), self.guarded.memory()),
@@ -150,12 +151,14 @@ impl Draft<'_> {
     }
 
     pub(super) fn to_remember(&self) -> Remembered {
+        let planned = (self.is_done() && self.changes()).then_some(self.sizes);
         Remembered {
             uid: self.place.uid.clone(),
             container: self.place.name.to_owned(),
             found: self.found.clone(),
             known_since: self.known_since,
-            planned: (self.is_done() && self.changes()).then_some(self.sizes),
+            planned,
+            boosted_from: size::boosted_from(&self.facts, &self.found, planned),
         }
     }
 

@@ -16,7 +16,7 @@ pub struct Claim<'a> {
     pub who: (&'a str, &'a str),
     /// How much its gain counts.
     pub weight: NonZeroU32,
-    /// It is being hurt now.
+    /// It is being hurt for want of memory now.
     pub urgent: bool,
     /// Its pod's priority.
     pub priority: i32,

@@ -303,6 +303,11 @@ impl Container {
     pub fn latest(&self) -> Option<&Reading> {
         self.readings.last()
     }
+
+    /// The last thing that was measured by now: the clock of who measured may be ahead.
+    pub fn latest_by(&self, now: Timestamp) -> Option<&Reading> {
+        self.readings.iter().rfind(|reading| reading.until() <= now)
+    }
 }
 
 /// What a container is to its pod.

@@ -36,6 +36,7 @@ use super::select::{self, Chosen};
 use super::size::{self, Found};
 use super::sizes::{Resource, Sizes};
 use super::state::{ContainerState, Owner, State};
+use super::target::memory;
 use super::together::{Known, Together};
 use super::units::{Bytes, MilliCpu, Timestamp};
 use super::{order, pod};
@@ -93,11 +94,12 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
         let recreation = Recreation::of(action, last, policy.resize.cooldown, now);
         state.recreated.insert(owner, recreation);
     }
-    for Remembered { uid, container, found, known_since, planned } in remembered {
+    for Remembered { uid, container, found, known_since, planned, boosted_from } in remembered {
         if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
             of.found = Some(found);
             of.known_since = known_since;
             of.planned = planned.or(of.planned);
+            of.boosted_from = boosted_from;
         }
     }
     Outcome { plan, records, state, prices }
@@ -199,19 +201,28 @@ fn consider<'a>(
         policy,
         state: of,
         autoscaler: autoscaler(observation, pod),
-        urgent: size::is_urgent(container, of, policy),
+        urgent: size::urgent(container, of, policy, now),
     };
     let no_data = || select::no_data(container, of, known.age(), policy, now);
     let lacks = select::not_running(container).or_else(no_data);
-    if let Some(reason) = lacks.filter(|_| guards::revert(&facts).is_none()) {
-        return stop(record, reason);
+    let undone = guards::revert(&facts).is_some();
+    if let Some(reason) = &lacks
+        && !undone
+        && !size::is_sized_unmeasured(container, of, policy, now)
+    {
+        return stop(record, reason.clone());
     }
     if policy.mode == Mode::Observe {
         return stop(record, Reason::Observed);
     }
     let size::Sized { sizes, marks, reasons, unknown } =
-        size::size(container, pod.qos, of, &known, policy, now);
+        size::size(container, pod.qos, of, &known, lacks.is_none(), policy, now);
     record.marks = marks;
+    if let Some(reason) = lacks.filter(|_| !undone && sizes == container.desired) {
+        // Of one that is killed again and again, what would help says more than that it is.
+        let binds = reasons.memory.filter(|memory| *memory == memory::Reason::LimitBinds);
+        return stop(record, binds.map_or(reason, Reason::MemoryTarget));
+    }
     let mut draft = Draft {
         place,
         node_name,
@@ -278,7 +289,7 @@ fn neediest_first(observation: &Observation, drafts: &[Draft<'_>]) -> Vec<usize>
     let mut order: Vec<usize> = (0..drafts.len()).collect();
     order.sort_by_key(|index| {
         let Draft { facts, place, .. } = &drafts[*index];
-        (!facts.urgent, Reverse(priority(observation, facts.pod)), place.uid, place.name)
+        (!facts.urgent.any(), Reverse(priority(observation, facts.pod)), place.uid, place.name)
     });
     order
 }

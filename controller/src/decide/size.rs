@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::observation::{Container, ContainerStatus, Qos, Reading};
-use super::policy::Policy;
+use super::guards::Facts;
+use super::history::History;
+use super::observation::{Container, ContainerKind, ContainerStatus, Qos, Reading};
+use super::policy::{ControlledValues, Policy};
 use super::reason::Reason;
 use super::record::{Mark, Step};
 use super::sizes::{Resource, Sizes};
@@ -73,36 +75,50 @@ pub fn whole_mebibytes(memory: Bytes) -> Bytes {
     Bytes(memory.0.checked_next_multiple_of(MEBIBYTE).unwrap_or(u64::MAX))
 }
 
-/// What the container of a pod of this class should have.
+/// What the container of a pod of this class should have. Where what it uses is not `measured` well enough to go by, that is what
+/// takes no measurement ([`is_sized_unmeasured`]).
 pub fn size(
     container: &Container,
     qos: Qos,
     state: &ContainerState,
     known: &Known<'_>,
+    measured: bool,
     policy: &Policy,
     now: Timestamp,
 ) -> Sized {
     let current = container.desired;
-    let memory_known = state.memory.latest().is_some();
+    let killed = known.memory().kill(now, &policy.history).is_some();
+    let memory_known = measured && state.memory.latest().is_some() || killed;
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
-    if let Some(Found { sizes, reasons }) = state.found.clone().filter(|_| !is_due(container, state, policy))
-    {
+    let kept = || measured && !is_due(container, state, policy, now);
+    if let Some(Found { sizes, reasons }) = state.found.clone().filter(|_| kept()) {
         let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
         let marks = if sizes == current { Vec::new() } else { vec![mark] };
         return Sized { sizes, marks, reasons, unknown };
     }
 
+    let starting = is_starting(container, state, policy, now);
     let age = match container.status {
-        ContainerStatus::Running { since } => now.seconds_since(since),
+        ContainerStatus::Running { since } if starting => now.seconds_since(since),
         _ => u64::MAX,
     };
+    // Once it has started, it is sized as if it had never been given more for that.
+    let unboosted = state.boosted_from.as_deref().filter(|_| !starting);
+    let base = unboosted.map_or(current, |from| current.with(Resource::Cpu, from));
+    let nothing;
+    let history = if measured {
+        known.cpu()
+    } else {
+        nothing = History::new(now, policy.history.window);
+        &nothing
+    };
     let cpu = target::cpu(&CpuInputs {
-        history: known.cpu(),
-        request: current.cpu(),
-        limit: current.cpu_limit,
+        history,
+        request: base.cpu(),
+        limit: base.cpu_limit,
         qos,
         started_with: state.started_with.cpu(),
-        signal: state.signal.as_ref(),
+        signal: state.signal.as_ref().filter(|_| measured),
         changes: state.changes,
         policy,
         age_seconds: age,
@@ -122,6 +138,7 @@ pub fn size(
     if memory_known {
         let memory = target::memory(&MemoryInputs {
             history: known.memory(),
+            measured: measured && state.memory.latest().is_some(),
             request: current.memory(),
             limit: current.memory_limit,
             policy,
@@ -149,6 +166,10 @@ pub fn size(
         }
         reasons.memory = Some(memory.reason);
     }
+    let unknown = match measured {
+        true => unknown,
+        false => Resource::ALL.into_iter().filter(|resource| sizes.same(*resource, &current)).collect(),
+    };
     Sized { sizes, marks, reasons, unknown }
 }
 
@@ -168,28 +189,110 @@ fn note(marks: &mut Vec<Mark>, sizes: &mut Sizes, after: Sizes, reason: Reason, 
     *sizes = after;
 }
 
-/// Whether something may have changed: a slot of the history has ended, or it is being hurt, or it is starting.
-fn is_due(container: &Container, state: &ContainerState, policy: &Policy) -> bool {
-    let Some(boost) = policy.startup_boost else {
-        return state.history.ended_slot() || is_urgent(container, state, policy);
-    };
-    let starting = |since| state.last_seen.seconds_since(since) <= 2 * boost.duration.0;
+/// Whether something may have changed: a slot of the history has ended, or it is being hurt, or it is starting or has just
+/// started.
+fn is_due(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> bool {
     state.history.ended_slot()
-        || is_urgent(container, state, policy)
-        || matches!(container.status, ContainerStatus::Running { since } if starting(since))
+        || state.boosted_from.is_some()
+        || is_starting(container, state, policy, now)
+        || urgent(container, state, policy, now).any()
 }
 
-/// Whether it is being hurt now: it misses its objective, uses more than it has, or was killed for want of memory
-/// since it last changed.
-pub fn is_urgent(container: &Container, state: &ContainerState, policy: &Policy) -> bool {
+/// Whether it is in the time for which its policy gives it more to start with. Of one that was running already when it was first
+/// seen nobody knows what it was started with.
+fn is_starting(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> bool {
+    let (Some(boost), ContainerStatus::Running { since }) = (policy.startup_boost, container.status) else {
+        return false;
+    };
+    let seen_start = state.first_seen.seconds_since(since) <= policy.history.interval.0;
+    seen_start && now.seconds_since(since) < boost.duration.0
+}
+
+/// What it had before it was given more to start with, to be remembered until it has what it should have without.
+pub fn boosted_from(facts: &Facts<'_>, found: &Found, planned: Option<Sizes>) -> Option<Box<Sizes>> {
+    let Facts { container, state, policy, now, .. } = *facts;
+    let current = facts.current();
+    let starting = is_starting(container, state, policy, now);
+    if let Some(from) = &state.boosted_from {
+        return (starting || found.sizes.cpu() < current.cpu()).then(|| from.clone());
+    }
+    let boosts = starting && found.reasons.cpu == cpu::Reason::StartupBoost;
+    planned.filter(|planned| boosts && planned.cpu() > current.cpu()).map(|_| Box::new(current))
+}
+
+/// Whether there is something to say of which nothing has to be measured: more to start with, and its end, and memory after an
+/// OOM kill.
+pub fn is_sized_unmeasured(
+    container: &Container,
+    state: &ContainerState,
+    policy: &Policy,
+    now: Timestamp,
+) -> bool {
+    let Sizes { memory_request: request, memory_limit: limit, .. } = container.desired;
+    let killed = state
+        .memory
+        .kill(now, &policy.history)
+        .is_some_and(|kill| request.into_iter().chain(limit).any(|has| has.0 < kill.needed_bytes));
+    container.kind != ContainerKind::Init
+        && (killed || state.boosted_from.is_some() || is_starting(container, state, policy, now))
+}
+
+/// The resources of which a container is short, so that it is being hurt now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Urgent {
+    /// It misses its objective, or uses more CPU than it has.
+    pub cpu: bool,
+    /// It uses more memory than it has, or was killed and has not got what it takes.
+    pub memory: bool,
+}
+
+impl Urgent {
+    /// Whether it is short of any.
+    pub fn any(self) -> bool {
+        self.cpu || self.memory
+    }
+
+    /// Whether it is short of this one.
+    pub fn of(self, resource: Resource) -> bool {
+        match resource {
+            Resource::Cpu => self.cpu,
+            Resource::Memory => self.memory,
+        }
+    }
+}
+
+/// Of what it is short now: until it has got it, or does not want it any more.
+pub fn urgent(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> Urgent {
     let missed = state
         .signal
         .as_ref()
         .is_some_and(|signal| matches!(signal.verdict(&policy.objectives), Verdict::Missed { .. }));
-    let latest = container.latest();
+    let latest = container.latest_by(now);
     let current = container.desired;
-    let outgrown = latest.and_then(Reading::cores).is_some_and(|cores| cores > current.cpu().cores())
-        || latest.and_then(Reading::memory).is_some_and(|memory| memory > current.memory());
-    let killed = container.oom_killed.is_some_and(|at| state.last_change.is_none_or(|change| at >= change));
-    missed || outgrown || killed
+    let outgrown = latest.and_then(Reading::cores).is_some_and(|cores| cores > current.cpu().cores());
+    let outgrown_memory = latest.and_then(Reading::memory).is_some_and(|memory| memory > current.memory());
+    Urgent {
+        cpu: missed || outgrown,
+        memory: outgrown_memory || is_short_after_kill(container, state, policy, now),
+    }
+}
+
+/// Whether it was killed for want of memory, and could get more of what that takes.
+fn is_short_after_kill(
+    container: &Container,
+    state: &ContainerState,
+    policy: &Policy,
+    now: Timestamp,
+) -> bool {
+    let Some(kill) = state.memory.kill(now, &policy.history) else { return false };
+    let Sizes { memory_limit: limit, .. } = container.desired;
+    let needed = Bytes(kill.needed_bytes).min(policy.memory.max_allowed);
+    match policy.controlled_values {
+        ControlledValues::RequestsOnly => {
+            container.desired.memory() < needed.min(limit.unwrap_or(Bytes::MAX))
+        }
+        ControlledValues::RequestsAndLimits => {
+            container.desired.memory() < needed || limit.is_some_and(|limit| limit < needed)
+        }
+    }
 }

@@ -197,8 +197,12 @@ pub struct ContainerState {
     pub refused: Option<Box<Refused>>,
     /// What it should have, as was last found.
     pub found: Option<Found>,
+    /// When it was first there.
+    pub first_seen: Timestamp,
     /// When it was last there.
     pub last_seen: Timestamp,
+    /// What it had before it was given more to start with; `None` once it has what it should have without.
+    pub boosted_from: Option<Box<Sizes>>,
     /// When the last reading that counted ended.
     pub read_until: Option<Timestamp>,
     /// Since when it, or the replicas that it is sized by, have been measured; `None` before a reading counted.
@@ -223,7 +227,9 @@ impl ContainerState {
             changed_by_other: false,
             refused: None,
             found: None,
+            first_seen: now,
             last_seen: now,
+            boosted_from: None,
             read_until: None,
             known_since: None,
             signal: None,
@@ -250,6 +256,7 @@ impl ContainerState {
         policy: &Policy,
         now: Timestamp,
     ) {
+        let before = self.seen;
         let watched = now.seconds_since(self.last_seen) <= AWAY.0;
         self.last_seen = now;
         self.history.set_window(policy.history.window);
@@ -267,7 +274,9 @@ impl ContainerState {
             self.changed_by_other = watched && !ours;
             // What changed while nobody looked may have been ours, too: it was planned after what is remembered.
             self.planned = self.planned.filter(|_| watched || ours);
-            self.refused = self.refused.take().filter(|_| !self.changed_by_other);
+            if self.changed_by_other {
+                (self.refused, self.boosted_from) = (None, None);
+            }
             self.seen = container.desired;
             self.found = None;
         }
@@ -283,12 +292,10 @@ impl ContainerState {
                 self.read(reading, node, policy);
             }
         }
-        if let Some(at) = container.oom_killed {
-            let had = container.desired.memory_limit.unwrap_or_default();
-            let used = container.latest().and_then(Reading::memory).unwrap_or_default();
-            if self.memory.kill(now, &policy.history).is_none_or(|known| known.at < at) {
-                self.memory.killed(at, had.max(used));
-            }
+        // Of a kill before it was first seen nobody knows what it had then.
+        if let Some(at) = container.oom_killed.filter(|at| *at >= self.first_seen) {
+            let used = || before.memory().max(self.memory.recent_peak(at).unwrap_or_default());
+            self.memory.killed(at, before.memory_limit.unwrap_or_else(used), &policy.history);
         }
     }
 

@@ -1,10 +1,13 @@
 //! What one container gets.
 
 use super::{Check, Violation};
-use crate::decide::observation::{Container, ContainerKind, Pod, Qos, ResizeState, ResizeSupport};
+use crate::decide::observation::{
+    Container, ContainerKind, ContainerStatus, Pod, Qos, ResizeState, ResizeSupport,
+};
 use crate::decide::plan::{Action, ActionKind, Change};
 use crate::decide::policy::{ControlledValues, Fallback, GuaranteedPods, HpaPods, Policy};
 use crate::decide::sizes::{Resource, Sizes};
+use crate::decide::state::ContainerState;
 
 /// CPU limits that differ by less are the same to what enforces them.
 const QUOTA_GRAIN_MILLI: u64 = 10;
@@ -108,7 +111,7 @@ impl Check<'_> {
     fn support(&mut self, changed: &Changed<'_>) {
         let &Changed { action, pod, policy, change, .. } = changed;
         let node = self.observation.nodes.get(&action.node);
-        let resizes = node.is_some_and(|node| node.resize != ResizeSupport::None);
+        let resizes = node.is_some_and(|node| node.resize >= ResizeSupport::NoMemoryDecrease);
         let supported = match action.kind {
             ActionKind::Resize | ActionKind::Revert => {
                 let lowers = change.to.memory_limit < change.from.memory_limit;
@@ -202,7 +205,7 @@ impl Check<'_> {
             .read_until
             .is_some_and(|until| self.now.seconds_since(until) <= policy.history.stale_after.0);
         let thick = state.known_for() >= policy.history.minimum_data;
-        self.hold(changed, fresh && thick, Violation::Data);
+        self.hold(changed, fresh && thick || self.takes_no_measurement(changed, state), Violation::Data);
         let used = container.readings.last().and_then(|reading| reading.memory());
         let peak = state.memory.recent_peak(self.now).max(used).map(|peak| peak.0);
         let headroom = 1000 + u128::from(policy.objectives.memory_headroom.0);
@@ -213,5 +216,26 @@ impl Check<'_> {
         let ((from, from_limit), (to, to_limit)) =
             (change.from.pair(Resource::Memory), change.to.pair(Resource::Memory));
         self.hold(changed, safe(from, to) && safe(from_limit, to_limit), Violation::MemoryPeak);
+    }
+
+    /// Whether it is no more than the memory that it takes after an OOM kill, and the CPU that a policy gives to start with, or the
+    /// end of that.
+    fn takes_no_measurement(&self, changed: &Changed<'_>, state: &ContainerState) -> bool {
+        let &Changed { policy, container, change: Change { from, to }, .. } = changed;
+        let killed = state.memory.kill(self.now, &policy.history).is_some()
+            && to.memory_request >= from.memory_request
+            && to.memory_limit >= from.memory_limit;
+        let boosted = policy.startup_boost.is_some_and(|boost| {
+            let starts = |since| self.now.seconds_since(since) < boost.duration.0;
+            matches!(container.status, ContainerStatus::Running { since } if starts(since))
+                && to.cpu_request >= from.cpu_request
+                && to.cpu_limit >= from.cpu_limit
+        });
+        let unboosted = state.boosted_from.as_deref().is_some_and(|least| {
+            (least.cpu_request..=from.cpu_request).contains(&to.cpu_request)
+                && (least.cpu_limit..=from.cpu_limit).contains(&to.cpu_limit)
+        });
+        let memory = killed || to.same(Resource::Memory, from);
+        memory && (boosted || unboosted || to.same(Resource::Cpu, from))
     }
 }

@@ -12,7 +12,5 @@ pub fn cooldown(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     if left == 0 {
         return Ruling::pass(proposal);
     }
-    let current = facts.current();
-    let sizes = if facts.urgent { proposal.not_below(&current) } else { current };
-    Ruling::leave(proposal, sizes, Reason::Cooldown(Seconds(left)))
+    Ruling::leave(proposal, facts.only_urgent(proposal), Reason::Cooldown(Seconds(left)))
 }

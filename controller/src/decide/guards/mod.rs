@@ -45,7 +45,8 @@ pub use under_way::{revert, under_way};
 use super::observation::{Autoscaler, Container, Node, Pod};
 use super::policy::Policy;
 use super::reason::Reason;
-use super::sizes::Sizes;
+use super::size::Urgent;
+use super::sizes::{Resource, Sizes};
 use super::state::ContainerState;
 use super::units::Timestamp;
 
@@ -66,14 +67,21 @@ pub struct Facts<'a> {
     pub state: &'a ContainerState,
     /// The autoscaler of its workload.
     pub autoscaler: Option<&'a Autoscaler>,
-    /// It is being hurt now: it misses its objective, uses more than it has or was killed.
-    pub urgent: bool,
+    /// Of what it is being hurt for want now.
+    pub urgent: Urgent,
 }
 
 impl Facts<'_> {
     /// What it has.
     pub fn current(&self) -> Sizes {
         self.container.desired
+    }
+
+    /// What is left of a proposal that may only raise what cannot wait.
+    pub fn only_urgent(&self, proposal: Sizes) -> Sizes {
+        let (current, raised) = (self.current(), proposal.not_below(&self.current()));
+        let urgent = Resource::ALL.into_iter().filter(|resource| self.urgent.of(*resource));
+        urgent.fold(current, |left, resource| left.with(resource, &raised))
     }
 }
 

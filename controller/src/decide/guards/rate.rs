@@ -12,8 +12,6 @@ pub fn rate(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     if changes < allowed {
         return Ruling::pass(proposal);
     }
-    let current = facts.current();
-    let once_more = facts.urgent && changes == allowed;
-    let left = if once_more { proposal.not_below(&current) } else { current };
+    let left = if changes == allowed { facts.only_urgent(proposal) } else { facts.current() };
     Ruling::leave(proposal, left, Reason::ChangesPerHour(changes))
 }

@@ -40,7 +40,7 @@ pub struct MemoryHistory {
     kill: Option<Kill>,
 }
 
-/// The last OOM kill.
+/// OOM kills: when the last one was, and what all of them take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Kill {
     /// When.
@@ -79,11 +79,23 @@ impl MemoryHistory {
         true
     }
 
-    /// Counts an OOM kill of a container that had so much: its limit, or its use if that is more.
-    pub fn killed(&mut self, at: Timestamp, had: Bytes) {
-        let needed_bytes = had.scale_up(BUMP.0, BUMP.1).max(had.saturating_add(LEAST_BUMP)).0;
-        self.peaks.add(at, SCALE.bin(needed_bytes as f64), 1);
-        self.kill = self.kill.max(Some(Kill { at, needed_bytes }));
+    /// Counts an OOM kill of a container that had so much, and used all of it. One that is not later than the one before
+    /// changes nothing: a kill counts once, however often it is seen.
+    ///
+    /// What it takes instead is not use, and is in no percentile: a margin upon it would be a second bump.
+    pub fn killed(&mut self, at: Timestamp, had: Bytes, settings: &HistorySettings) {
+        if self.kill.is_some_and(|kill| kill.at >= at) {
+            return;
+        }
+        let needed = had.scale_up(BUMP.0, BUMP.1).max(had.saturating_add(LEAST_BUMP)).0;
+        let before = self.kill(at, settings).map_or(0, |kill| kill.needed_bytes);
+        self.kill = Some(Kill { at, needed_bytes: needed.max(before) });
+        let number = at.0 / SLOT_SECONDS;
+        self.begin_slot(number);
+        if number + SLOTS > self.slot {
+            let slot = &mut self.slots[(number % SLOTS) as usize];
+            *slot = had.0.max(*slot);
+        }
     }
 
     /// Percentiles of the hours' peaks, in bytes: at most 5.9 % more than they were. `None` without samples in the window.
@@ -138,7 +150,14 @@ impl MemoryHistory {
         self.since = self.since.min(other.since);
         self.latest = self.latest.max(other.latest);
         self.peaks.merge(&other.peaks);
-        self.kill = self.kill.max(other.kill);
+        // What one replica was killed for, the others need as well.
+        self.kill = match (self.kill, other.kill) {
+            (Some(one), Some(other)) => Some(Kill {
+                at: one.at.max(other.at),
+                needed_bytes: one.needed_bytes.max(other.needed_bytes),
+            }),
+            (one, other) => one.or(other),
+        };
         // Each replica's hour under way is a peak of its own; the later, then larger one stays under way.
         let (stays, counts) = match (self.hour, self.peak) >= (other.hour, other.peak) {
             true => ((self.hour, self.peak), (other.hour, other.peak)),
@@ -279,10 +298,19 @@ mod tests {
     fn a_kill_is_remembered_as_long_as_the_window() {
         let mut remembered = history(&[(60, 200 << 20)]);
         let at = remembered.latest().unwrap();
-        remembered.killed(at, Bytes(1 << 30));
         let settings = Policy::default().history;
+        remembered.killed(at, Bytes(1 << 30), &settings);
         let kill = remembered.kill(at.plus_seconds(WINDOW.0), &settings).unwrap();
         assert_eq!(kill.needed_bytes, Bytes(1 << 30).scale_up(6, 5).0);
         assert_eq!(remembered.kill(at.plus_seconds(WINDOW.0 + 1), &settings), None);
+        // Seen again, when it has been given more, it is the same kill.
+        remembered.killed(at, Bytes(2 << 30), &settings);
+        assert_eq!(remembered.kill(at, &settings), Some(kill));
+        // It used what it had, and not what it takes.
+        assert_eq!(remembered.recent_peak(at), Some(Bytes(1 << 30)));
+        assert_eq!(
+            remembered.percentile_at(at, 1.0, &settings),
+            history(&[(60, 200 << 20)]).percentile_at(at, 1.0, &settings)
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! | use | percentile of the hours' peaks over the window × (1 + margin), exactly; without a percentile the 99th |
 //! | cold start | with less than a day of history it only raises |
 //! | recent peak | never below the highest use of the last day × (1 + headroom) |
-//! | OOM | after a kill at least 1.2 × what it had and 100 MiB more, for as long as the window reaches back |
+//! | OOM | after a kill at least 1.2 × what it had and 100 MiB more, for as long as the window reaches back; that takes no measurement |
 //! | limit | a request is never above the limit; a limit that the policy controls holds the peaks, too |
 //!
 //! # Invariants
@@ -34,6 +34,8 @@ const STALE_SECONDS: u64 = 1800;
 pub struct MemoryInputs<'a> {
     /// What it used, and whether it was killed for it.
     pub history: &'a MemoryHistory,
+    /// Whether what it used is known well enough to go by.
+    pub measured: bool,
     /// The request in force.
     pub request: Bytes,
     /// The limit in force.
@@ -135,8 +137,10 @@ pub fn memory(inputs: &MemoryInputs<'_>) -> MemoryTarget {
         reason: Reason::Holding,
         marks: Vec::with_capacity(4),
     };
-    sizing.by_use();
-    sizing.by_recent_peak();
+    if inputs.measured {
+        sizing.by_use();
+        sizing.by_recent_peak();
+    }
     sizing.by_kill();
     sizing.with_limit();
     let limit = sizing.limit.filter(|limit| Some(*limit) != inputs.limit);
@@ -207,10 +211,10 @@ impl Sizing<'_> {
 
     fn by_kill(&mut self) {
         let kill = self.inputs.history.kill(self.inputs.now, &self.inputs.policy.history);
-        if let Some(needed) =
-            kill.map(|kill| Bytes(kill.needed_bytes)).filter(|needed| *needed > self.request)
-        {
-            self.step(Step::OutOfMemory, needed, self.limit, Reason::OutOfMemory);
+        let Some(needed) = kill.map(|kill| Bytes(kill.needed_bytes)) else { return };
+        // Also where its peaks take more than that: that it was killed is what cannot wait.
+        if needed > self.request.min(self.inputs.request) {
+            self.step(Step::OutOfMemory, needed.max(self.request), self.limit, Reason::OutOfMemory);
         }
     }
 

@@ -20,6 +20,7 @@ fn history(samples: u64, mebibytes: impl Fn(u64) -> u64) -> MemoryHistory {
 fn sized(history: &MemoryHistory, request: u64, limit: Option<u64>, policy: &Policy) -> MemoryTarget {
     memory(&MemoryInputs {
         history,
+        measured: true,
         request: Bytes(request * MIB),
         limit: limit.map(|limit| Bytes(limit * MIB)),
         policy,
@@ -73,29 +74,41 @@ fn without_recent_samples_nothing_moves() {
 }
 
 #[test]
-fn after_a_kill_there_is_a_fifth_more_and_at_least_100_mib() {
+fn after_a_kill_there_is_a_fifth_more_and_at_least_100_mib_and_that_once() {
+    let settings = Policy::default().history;
     for (had, needed) in [(256, 356), (2_000, 2_400)] {
-        let mut history = history(3 * 144, |_| had - 10);
-        history.killed(history.latest().unwrap(), Bytes(had * MIB));
+        // It was killed by a spike that no sample saw.
+        let mut history = history(3 * 144, |_| had / 2);
+        history.killed(history.latest().unwrap(), Bytes(had * MIB), &settings);
         let target = sized(&history, had, Some(had), &both());
-        assert!(target.request >= Bytes(needed * MIB), "{target:?}");
-        assert_eq!(target.limit, Some(target.request));
+        assert_eq!((target.request, target.limit), (Bytes(needed * MIB), Some(Bytes(needed * MIB))));
+        assert_eq!(target.reason, Reason::OutOfMemory);
+        // It has what it takes: nothing is added to it.
+        let target = sized(&history, needed, Some(needed), &both());
+        assert_eq!((target.request, target.limit), (Bytes(needed * MIB), None));
         let target = sized(&history, had, Some(had), &Policy::default());
         assert_eq!((target.request, target.limit), (Bytes(had * MIB), None));
         assert_eq!(target.reason, Reason::LimitBinds);
         assert!(target.reason.to_string().contains("controlledValues: RequestsAndLimits"));
     }
-    // With a lower percentile it is the kill that holds it.
-    let mut policy = both();
-    policy.history.percentile = Percentile::new(50);
-    let mut history = history(3 * 144, |_| 250);
-    history.killed(history.latest().unwrap(), Bytes(256 * MIB));
-    let target = sized(&history, 256, Some(256), &policy);
-    assert_eq!((target.request, target.limit), (Bytes(356 * MIB), Some(Bytes(356 * MIB))));
-    assert_eq!(
-        target.marks.iter().find(|mark| mark.step == Step::OutOfMemory).unwrap().reason,
-        Reason::OutOfMemory
-    );
+}
+
+#[test]
+fn a_kill_takes_no_measurement() {
+    let policy = both();
+    let mut history = history(3 * 144, |_| 1_000);
+    let now = history.latest().unwrap();
+    history.killed(now, Bytes(256 * MIB), &policy.history);
+    let inputs = MemoryInputs {
+        history: &history,
+        measured: false,
+        request: Bytes(256 * MIB),
+        limit: Some(Bytes(256 * MIB)),
+        policy: &policy,
+        now,
+    };
+    let target = memory(&inputs);
+    assert_eq!((target.request, target.reason), (Bytes(356 * MIB), Reason::OutOfMemory));
 }
 
 #[test]
