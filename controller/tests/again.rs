@@ -9,6 +9,7 @@ use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{ActionKind, Change};
 use controller::decide::policy::{ControlledValues, Fallback, Mode, Percentile, Policy, StartupBoost};
+use controller::decide::reason::Reason;
 use controller::decide::record::DecisionRecord;
 use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
 use controller::decide::share::PerMille;
@@ -43,6 +44,8 @@ struct World {
     uses: (f64, u64),
     /// Whether anybody tells that.
     measured: bool,
+    /// By how many seconds the clock of who does is ahead.
+    ahead: u64,
     /// What was asked for, and when (minutes from the start).
     asked: Vec<(u64, ActionKind, Sizes)>,
 }
@@ -123,6 +126,7 @@ impl World {
             recreated: 0,
             uses,
             measured: true,
+            ahead: 0,
             asked: Vec::new(),
         }
     }
@@ -140,7 +144,7 @@ impl World {
     /// A minute goes by. Returns what was decided of each container.
     fn step(&mut self) -> Vec<DecisionRecord> {
         self.now = self.now.plus_seconds(60);
-        let (until, (cores, memory)) = (self.now, self.uses);
+        let (until, (cores, memory)) = (self.now.plus_seconds(self.ahead), self.uses);
         for container in self.observation.pods.values_mut().flat_map(|pod| pod.containers.values_mut()) {
             if self.measured && matches!(container.status, ContainerStatus::Running { .. }) {
                 container.readings = vec![Reading::Usage { until, cores, memory: Some(Bytes(memory * MIB)) }];
@@ -275,7 +279,7 @@ fn on_an_old_node(born: fn(Sizes, Sizes) -> Sizes) -> World {
     policy.resize.fallback = Fallback::Recreate;
     let has = sizes(500, 256);
     let mut world = World::new(policy, has, (1.0, 200), |_, _| Said::Yes);
-    world.observation.nodes.get_mut("a").unwrap().resize = ResizeSupport::None;
+    world.observation.nodes.get_mut("a").expect("its node").resize = ResizeSupport::None;
     for replica in ["web-1", "web-2"] {
         world.observation.pods.insert(PodUid(replica.into()), pod(replica, has, world.now));
     }
@@ -352,4 +356,33 @@ fn what_is_given_to_start_with_is_there_at_once_and_is_taken_back_with_and_witho
         world.steps(120);
         assert_eq!(world.asks(Resource::Cpu, &has).len(), 2, "{:?}", world.asked);
     }
+}
+
+#[test]
+fn what_a_clock_that_is_ahead_tells_moves_nothing() {
+    let mut world = World::new(policy(), sizes(500, 256), (2.0, 400), |_, _| Said::Yes);
+    world.ahead = 1800;
+    for _ in 0..120 {
+        assert_eq!(world.step()[0].reason, Reason::DataFromFuture(Seconds(1800)));
+    }
+    assert_eq!(world.asked, []);
+    // The clocks agree again.
+    world.ahead = 0;
+    world.steps(5);
+    assert!(world.container().desired.cpu() > MilliCpu(2000));
+}
+
+#[test]
+fn a_policy_that_changes_counts_in_the_next_pass() {
+    let mut world = World::new(policy(), sizes(500, 256), (1.0, 200), |_, _| Said::Yes);
+    world.steps(60);
+    // In the middle of a slot of the history.
+    while world.now.0 % 300 != 120 {
+        world.step();
+    }
+    let before = world.step()[0].target.unwrap();
+    world.observation.policies[0].policy.history.margin = PerMille::percent(100);
+    let after = world.step()[0].target.unwrap();
+    assert!(after.cpu().0.abs_diff(before.cpu().0 * 200 / 115) <= 2, "{before} {after}");
+    assert_eq!(world.step()[0].target.unwrap(), after);
 }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sampler_common::window::Window;
 use serde::{Deserialize, Serialize};
 
+use super::duration::Seconds;
 use super::labels::{LabelSelector, Labels};
 use super::scope::{PolicyObject, WorkloadKind};
 use super::sizes::{Resource, Sizes};
@@ -304,9 +305,9 @@ impl Container {
         self.readings.last()
     }
 
-    /// The last thing that was measured by now: the clock of who measured may be ahead.
+    /// The last thing that was measured by now.
     pub fn latest_by(&self, now: Timestamp) -> Option<&Reading> {
-        self.readings.iter().rfind(|reading| reading.until() <= now)
+        self.readings.iter().rfind(|reading| reading.is_by(now))
     }
 }
 
@@ -358,6 +359,9 @@ pub enum ContainerStatus {
     Terminated,
 }
 
+/// Clocks that differ by no more than this are taken to agree: nodes that keep time are well within it.
+pub const CLOCK_SKEW: Seconds = Seconds(5);
+
 /// What was measured of a container over some time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reading {
@@ -386,6 +390,11 @@ impl Reading {
         match self {
             Self::Window { until, .. } | Self::Usage { until, .. } => *until,
         }
+    }
+
+    /// Whether it had ended by now, as far as clocks agree. One that had not does not count yet.
+    pub fn is_by(&self, now: Timestamp) -> bool {
+        self.until() <= now.plus_seconds(CLOCK_SKEW.0)
     }
 
     /// CPU used, in cores; `None` for an empty window.

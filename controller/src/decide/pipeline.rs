@@ -231,7 +231,7 @@ fn consider<'a>(
         dry_run: observation.settings.dry_run,
         sizes,
         guarded: sizes,
-        found: Found { sizes, reasons },
+        found: Found { sizes, reasons, policy: policy.fingerprint() },
         known_since: known.since(),
         record,
         outcome: None,
@@ -248,7 +248,7 @@ fn inputs(
     policy: &super::policy::Policy,
     now: Timestamp,
 ) -> Inputs {
-    let latest = container.latest();
+    let latest = container.latest_by(now);
     let waits = state.signal.as_ref().map(|signal| Waits {
         demand: signal.demand,
         p99: signal.p99_wait,

@@ -13,6 +13,7 @@
 //! * No share, duration or count has a value that would switch a safety off unnoticed.
 
 use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 
 use sampler_common::snapshot::Cause;
@@ -96,7 +97,7 @@ pub enum HpaPods {
 }
 
 /// What is good enough.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Objectives {
     /// The longest 99th percentile of the run-queue wait, of the causes that count; at least 1 µs.
     pub p99_wait: Micros,
@@ -109,7 +110,7 @@ pub struct Objectives {
 }
 
 /// Between which a CPU request may lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CpuBounds {
     /// At least this; never below [`CpuBounds::LEAST`].
     pub min_allowed: MilliCpu,
@@ -124,7 +125,7 @@ impl CpuBounds {
 }
 
 /// Between which a memory request may lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MemoryBounds {
     /// At least this; never below [`MemoryBounds::LEAST`].
     pub min_allowed: Bytes,
@@ -181,7 +182,7 @@ impl From<Percentile> for u8 {
 }
 
 /// What of the past counts, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HistorySettings {
     /// Where use comes from.
     pub source: Source,
@@ -202,7 +203,7 @@ pub struct HistorySettings {
 }
 
 /// How changes are made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ResizeSettings {
     /// What may be done where a resize in place is not possible.
     pub fallback: Fallback,
@@ -222,7 +223,7 @@ pub struct ResizeSettings {
 }
 
 /// More CPU while a container starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StartupBoost {
     /// The target × this, at least the whole.
     pub factor: PerMille,
@@ -231,7 +232,7 @@ pub struct StartupBoost {
 }
 
 /// What sizing needs to know of a policy. The default is an empty policy's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
     /// What is done.
     pub mode: Mode,
@@ -266,6 +267,13 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// A number that is another one, but for one in four billion, where anything of it is.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        self.hash(&mut hasher);
+        hasher.finalize()
+    }
+
     /// The defaults of a class of workload.
     pub fn of(profile: Profile) -> Self {
         let (p99_wait, throttled_share, margin, weight) = match profile {

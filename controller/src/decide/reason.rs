@@ -92,6 +92,8 @@ pub enum Reason {
     MetricsMissing,
     /// What was measured is too old.
     DataStale(Seconds),
+    /// What was measured is so far ahead of the controller's clock.
+    DataFromFuture(Seconds),
     /// It has been measured for too short a time: so long, of so long.
     DataThin(Seconds, Seconds),
 
@@ -229,6 +231,10 @@ impl fmt::Display for Reason {
             Self::NotRunning => f.write_str("it does not run: a resize would not reach it"),
             Self::MetricsMissing => f.write_str("nothing was measured: is a sampler on its node?"),
             Self::DataStale(age) => write!(f, "what was measured is {age} old"),
+            Self::DataFromFuture(ahead) => write!(
+                f,
+                "what was measured is {ahead} ahead of the controller's clock, and does not count before that: are both clocks right?"
+            ),
             Self::DataThin(have, need) => write!(f, "it has been measured for {have} of the {need} that it takes"),
             Self::CpuTarget(reason) => reason.fmt(f),
             Self::MemoryTarget(reason) => reason.fmt(f),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::duration::Seconds;
 use super::labels::Labels;
 use super::observation::{
-    Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, Qos, Reading,
+    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, Qos, Reading,
 };
 use super::policy::{ControlledValues, GuaranteedPods, Policy};
 use super::reason::Reason;
@@ -110,12 +110,17 @@ pub fn no_data(
     policy: &Policy,
     now: Timestamp,
 ) -> Option<Reason> {
-    let Some(until) = container.latest().map(Reading::until).max(state.read_until) else {
-        return Some(Reason::MetricsMissing);
-    };
-    let age = Seconds(now.seconds_since(until));
-    if age > policy.history.stale_after {
-        return Some(Reason::DataStale(age));
+    // What was measured counts once the clock gets there: a clock that is ahead is no reason to move on what it will say.
+    let ahead =
+        |until: Timestamp| Some(Seconds(until.seconds_since(now))).filter(|ahead| *ahead > CLOCK_SKEW);
+    let latest = container.latest().map(Reading::until);
+    if let Some(ahead) = state.read_until.and_then(ahead) {
+        return Some(Reason::DataFromFuture(ahead));
+    }
+    let age = state.read_until.map(|until| Seconds(now.seconds_since(until)));
+    if age.is_none_or(|age| age > policy.history.stale_after) {
+        let past = age.map_or(Reason::MetricsMissing, Reason::DataStale);
+        return Some(latest.and_then(ahead).map_or(past, Reason::DataFromFuture));
     }
     let (have, need) = (known_for, policy.history.minimum_data);
     (have < need).then_some(Reason::DataThin(have, need))

@@ -67,6 +67,8 @@ pub struct Found {
     pub sizes: Sizes,
     /// Why.
     pub reasons: Reasons,
+    /// The policy's [fingerprint](Policy::fingerprint): by another one it is found anew.
+    pub policy: u32,
 }
 
 /// Memory as people write it: up to the next MiB.
@@ -90,8 +92,10 @@ pub fn size(
     let killed = known.memory().kill(now, &policy.history).is_some();
     let memory_known = measured && state.memory.latest().is_some() || killed;
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
-    let kept = || measured && !is_due(container, state, policy, now);
-    if let Some(Found { sizes, reasons }) = state.found.clone().filter(|_| kept()) {
+    let fingerprint = policy.fingerprint();
+    let kept =
+        |found: &Found| measured && found.policy == fingerprint && !is_due(container, state, policy, now);
+    if let Some(Found { sizes, reasons, .. }) = state.found.clone().filter(kept) {
         let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
         let marks = if sizes == current { Vec::new() } else { vec![mark] };
         return Sized { sizes, marks, reasons, unknown };

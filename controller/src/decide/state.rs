@@ -287,7 +287,7 @@ impl ContainerState {
         }
         self.refused.take_if(|refused| !refused.settle(container));
         for reading in &container.readings {
-            if self.read_until.is_none_or(|until| reading.until() > until) && reading.until() <= now {
+            if self.read_until.is_none_or(|until| reading.until() > until) && reading.is_by(now) {
                 self.read_until = Some(reading.until());
                 self.read(reading, node, policy);
             }

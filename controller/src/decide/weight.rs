@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::units::MilliCpu;
 
 /// A policy's weight in percent: 100 changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PolicyWeight(pub NonZeroU32);
 

@@ -135,6 +135,8 @@ struct StoryContainer {
     measured: Seconds,
     /// Age of the last reading.
     age: Seconds,
+    /// How far the last reading is ahead of the clock, instead.
+    ahead: Seconds,
     /// For how long it has been running.
     runs: Seconds,
     /// It uses so much now; as always when left out.
@@ -190,6 +192,7 @@ impl Default for StoryContainer {
             peak: None,
             measured: Seconds(2 * 86_400),
             age: Seconds(15),
+            ahead: Seconds(0),
             runs: Seconds(7 * 86_400),
             now: None,
             waits: BTreeMap::new(),
@@ -401,7 +404,8 @@ impl StoryContainer {
     }
 
     fn reading(&self, source: Source) -> Option<Reading> {
-        let (cores, until) = (self.now.or(self.cores)?, ago(self.age));
+        let until = if self.ahead > Seconds(0) { NOW.plus_seconds(self.ahead.0) } else { ago(self.age) };
+        let cores = self.now.or(self.cores)?;
         if source != Source::Sampler {
             return Some(Reading::Usage { until, cores, memory: self.memory });
         }

@@ -2,7 +2,7 @@
 
 use super::{Check, Violation};
 use crate::decide::observation::{
-    Container, ContainerKind, ContainerStatus, Pod, Qos, ResizeState, ResizeSupport,
+    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, Pod, Qos, ResizeState, ResizeSupport,
 };
 use crate::decide::plan::{Action, ActionKind, Change};
 use crate::decide::policy::{ControlledValues, Fallback, GuaranteedPods, HpaPods, Policy};
@@ -203,6 +203,7 @@ impl Check<'_> {
         };
         let fresh = state
             .read_until
+            .filter(|until| *until <= self.now.plus_seconds(CLOCK_SKEW.0))
             .is_some_and(|until| self.now.seconds_since(until) <= policy.history.stale_after.0);
         let thick = state.known_for() >= policy.history.minimum_data;
         self.hold(changed, fresh && thick || self.takes_no_measurement(changed, state), Violation::Data);

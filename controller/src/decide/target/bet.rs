@@ -31,7 +31,7 @@ use crate::decide::history::recent::Slot;
 use crate::decide::units::{MilliCpu, Timestamp};
 
 /// What things cost against each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Prices {
     /// A change is worth so many minutes of mean use reserved for nothing.
