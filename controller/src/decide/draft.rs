@@ -78,12 +78,19 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn bound(&mut self, observation: &Observation, unknown: &[Resource]) {
+    pub(super) fn bound(
+        &mut self,
+        observation: &Observation,
+        unknown: &[Resource],
+        unmeasured: Option<Sizes>,
+    ) {
         let Facts { pod, policy, .. } = self.facts;
         let current = self.current();
         // Of what nothing is known stays as it is, also where it is out of bounds.
-        let keep =
-            |sizes: Sizes| unknown.iter().fold(sizes, |sizes, resource| sizes.with(*resource, &current));
+        let keep = |sizes: Sizes| {
+            let sizes = unmeasured.map_or(sizes, |least| sizes.not_below(&least));
+            unknown.iter().fold(sizes, |sizes, resource| sizes.with(*resource, &current))
+        };
         let take = |draft: &mut Self, Bounded { sizes, reason }: Bounded| {
             let sizes = keep(sizes);
             if sizes != draft.sizes {
@@ -93,7 +100,8 @@ impl Draft<'_> {
         for bounded in bounds::allowed(pod, policy, self.sizes) {
             take(self, bounded);
         }
-        self.record.target = Some(self.sizes);
+        // Where it is not measured, what it should have is not known.
+        self.record.target = unmeasured.is_none().then_some(self.sizes);
         let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
         for range in ranges {
             if let Some(bounded) = bounds::limit_range(pod, policy, range, current, self.sizes) {

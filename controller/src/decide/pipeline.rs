@@ -215,7 +215,7 @@ fn consider<'a>(
     if policy.mode == Mode::Observe {
         return stop(record, Reason::Observed);
     }
-    let size::Sized { sizes, marks, reasons, unknown } =
+    let size::Sized { sizes, marks, reasons, unknown, unmeasured } =
         size::size(container, pod.qos, of, &known, lacks.is_none(), policy, now);
     record.marks = marks;
     if let Some(reason) = lacks.filter(|_| !undone && sizes == container.desired) {
@@ -236,7 +236,7 @@ fn consider<'a>(
         record,
         outcome: None,
     };
-    draft.bound(observation, &unknown);
+    draft.bound(observation, &unknown, unmeasured);
     draft.guarded = guards::all(&draft.facts, draft.sizes);
     Ok(draft)
 }

@@ -25,6 +25,8 @@ pub struct Sized {
     pub reasons: Reasons,
     /// Resources of which nothing is known, and which stay as they are.
     pub unknown: Vec<Resource>,
+    /// What nothing goes below where what it uses is not measured; `None` where it is.
+    pub unmeasured: Option<Sizes>,
 }
 
 /// Why a container should have what it should.
@@ -98,7 +100,7 @@ pub fn size(
     if let Some(Found { sizes, reasons, .. }) = state.found.clone().filter(kept) {
         let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
         let marks = if sizes == current { Vec::new() } else { vec![mark] };
-        return Sized { sizes, marks, reasons, unknown };
+        return Sized { sizes, marks, reasons, unknown, unmeasured: None };
     }
 
     let starting = is_starting(container, state, policy, now);
@@ -174,7 +176,7 @@ pub fn size(
         true => unknown,
         false => Resource::ALL.into_iter().filter(|resource| sizes.same(*resource, &current)).collect(),
     };
-    Sized { sizes, marks, reasons, unknown }
+    Sized { sizes, marks, reasons, unknown, unmeasured: (!measured).then_some(base) }
 }
 
 /// A size that was not set and is 0 stays so.

@@ -209,7 +209,7 @@ proptest! {
                     (Resource::Cpu, Reason::CpuTarget(target::cpu::Reason::StartupBoost)),
                     (Resource::Memory, Reason::MemoryTarget(target::memory::Reason::OutOfMemory)),
                 ];
-                let says = |reason| record.marks.iter().any(|mark| mark.reason == *reason);
+                let says = |reason: &Reason| record.marks.iter().any(|mark| mark.reason == *reason);
                 if given.iter().any(|(_, reason)| says(reason)) {
                     for (resource, reason) in &given {
                         let (to, from) = (record.result.pair(*resource), record.current.pair(*resource));

@@ -195,15 +195,23 @@ fn of_pod(spoiling: &mut Spoiling<'_>, container: &Container, from: Sizes, to: S
         spoiling.to(Violation::MemoryPeak, |to| to.memory_request = Some(Bytes(1)));
     }
     let (uid, name) = (spoiling.uid.clone(), spoiling.name.to_owned());
+    // Memory after an OOM kill, and CPU to start with, take no data.
+    let pod = &spoiling.fine.observation.pods[&uid];
+    let boosts =
+        policy_of(&spoiling.fine.observation, pod).is_some_and(|policy| policy.startup_boost.is_some());
+    let unmeasured = boosts || pod.containers[&name].oom_killed.is_some();
     let mut of_state = |spoil: fn(&mut controller::decide::state::ContainerState)| {
         spoiling.with(Violation::Data, |spoiled| {
             let state = spoiled.state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&name));
             spoil(state.expect("what is remembered"));
         });
     };
-    of_state(|state| state.read_until = Some(Timestamp(NOW.0 - 301)));
-    of_state(|state| state.read_until = None);
-    of_state(|state| state.known_since = None);
+    if !unmeasured {
+        of_state(|state| state.read_until = Some(Timestamp(NOW.0 - 301)));
+        of_state(|state| state.read_until = Some(Timestamp(NOW.0 + 6)));
+        of_state(|state| state.read_until = None);
+        of_state(|state| state.known_since = None);
+    }
     // A class of its own: what it has is taken for what it had.
     let (below, limits) = (
         Sizes { cpu_request: Some(MilliCpu(1)), cpu_limit: Some(MilliCpu(2)), ..Sizes::default() },
