@@ -430,6 +430,15 @@ prop_compose! {
     }
 }
 
+/// Moves all pods to one node, which has hardly more than they hold.
+fn fill(observation: &mut Observation) {
+    observation.pods.values_mut().for_each(|pod| pod.node = Some("a".into()));
+    let held = |of: fn(&Sizes) -> u64| observation.pods.values().map(|pod| of(&pod.held())).sum::<u64>();
+    let (cpu, memory) = (held(|sizes| sizes.cpu().0), held(|sizes| sizes.memory().0));
+    let node = observation.nodes.get_mut("a").expect("the node");
+    (node.cpu, node.memory) = (MilliCpu(cpu + 50), Bytes(memory + 20 * MIB));
+}
+
 prop_compose! {
     /// A cluster of three nodes, three namespaces with policies and one without, and a few pods.
     pub fn cluster()(
@@ -439,6 +448,7 @@ prop_compose! {
         (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
         dry_run in prop::bool::weighted(0.05),
         opted_out in prop::option::weighted(0.1, select(vec!["shop", "bank", "lab"])),
+        full in prop::bool::weighted(0.3),
     ) -> Cluster {
         let (shop, bank, cluster, denies) = policies;
         let mut objects = vec![object(Some("shop"), shop), object(Some("bank"), bank)];
@@ -464,6 +474,9 @@ prop_compose! {
             pod.name = format!("pod-{index}");
             state.pods.insert(uid.clone(), states.into_iter().collect());
             observation.pods.insert(uid, pod);
+        }
+        if full {
+            fill(&mut observation);
         }
         Cluster { observation, state }
     }

@@ -203,7 +203,8 @@ proptest! {
         }
         for record in decided(&cluster).records {
             // To undo what has come to nothing takes no data.
-            if lacks(&record.container.container) && record.reason != Reason::Reverted {
+            let undoes = record.marks.iter().any(|mark| mark.reason == Reason::Reverted);
+            if lacks(&record.container.container) && !undoes {
                 // Nor does the CPU that a policy gives to start with, nor memory after an OOM kill.
                 let given = [
                     (Resource::Cpu, Reason::CpuTarget(target::cpu::Reason::StartupBoost)),
@@ -477,6 +478,18 @@ proptest! {
         let Outcome { plan, state, .. } = decided(&cluster);
         if let Err(error) = check(&cluster.observation, &state, plan.clone(), NOW) {
             prop_assert!(false, "{error}\n{plan}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_counts_once(cluster in cluster()) {
+        let once = decided(&cluster).state;
+        let twice = decide(&cluster.observation, once.clone(), NOW).state;
+        for (uid, containers) in &once.pods {
+            for (name, before) in containers.iter() {
+                let after = twice.container(uid, name).expect("what is there is remembered");
+                prop_assert_eq!((&before.history, &before.memory), (&after.history, &after.memory));
+            }
         }
     }
 
