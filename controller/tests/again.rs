@@ -28,6 +28,8 @@ enum Said {
     Yes,
     Never,
     Later,
+    /// By the API server: it is not let into the spec.
+    Forbidden,
 }
 
 /// A cluster of one node.
@@ -156,6 +158,12 @@ impl World {
             panic!("{error}\n{plan}");
         }
         self.state = state;
+        for pod in self.observation.pods.values_mut() {
+            // What was forbidden is told once.
+            if pod.containers["app"].allocated == Some(pod.containers["app"].desired) {
+                pod.resize = ResizeState::Settled;
+            }
+        }
         for action in &plan.actions {
             let Change { from, to } = action.containers["app"];
             self.asked.push((self.minute(), action.kind, to));
@@ -169,15 +177,17 @@ impl World {
             }
             let pod = self.observation.pods.get_mut(&action.uid).expect("the pod");
             let container = pod.containers.get_mut("app").expect("its container");
-            container.desired = to;
             let agreed = container.allocated.expect("it says so");
             let said = if to == agreed { Said::Yes } else { (self.answer)(&agreed, &to) };
+            if said != Said::Forbidden {
+                container.desired = to;
+            }
             pod.resize = match said {
                 Said::Yes => {
                     (container.allocated, container.actual) = (Some(to), Some(to));
                     ResizeState::Settled
                 }
-                Said::Never => ResizeState::Infeasible { since: self.now },
+                Said::Never | Said::Forbidden => ResizeState::Infeasible { since: self.now },
                 Said::Later => ResizeState::Deferred { since: self.now },
             };
         }
@@ -213,6 +223,19 @@ fn cpu_that_is_refused_is_asked_for_ever_more_rarely_and_memory_is_had_at_once()
     assert!(container.allocated.unwrap().memory() > Bytes(400 * MIB), "{:?}", world.asked);
     let memory = world.asks(Resource::Memory, &has);
     assert!(memory.first().is_some_and(|first| *first <= 15), "{memory:?}");
+    let cpu = world.asks(Resource::Cpu, &has);
+    let gaps: Vec<_> = cpu.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..=8).contains(&cpu.len()), "{cpu:?}");
+    assert!(gaps.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 5), "{cpu:?}");
+}
+
+#[test]
+fn cpu_that_the_api_server_forbids_is_asked_for_ever_more_rarely_and_memory_is_had() {
+    let has = sizes(500, 256);
+    let forbid = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Forbidden } else { Said::Yes };
+    let mut world = World::new(policy(), has, (2.0, 400), forbid);
+    world.steps(24 * 60);
+    assert!(world.container().allocated.unwrap().memory() > Bytes(400 * MIB), "{:?}", world.asked);
     let cpu = world.asks(Resource::Cpu, &has);
     let gaps: Vec<_> = cpu.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!((5..=8).contains(&cpu.len()), "{cpu:?}");

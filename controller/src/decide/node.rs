@@ -3,6 +3,11 @@
 //! Only what takes part is divided: the requests of everybody else are subtracted first. What a container keeps in any case is its
 //! request, also where it wants less: a shrink may be refused or take its time, and its room is divided when it is there. What
 //! it can get at most is its target as far as the guards let it, so that what a guard holds takes room from nobody.
+//!
+//! So who came first keeps what it still needs, whatever the weight of who comes later: weights share what is free. That is as
+//! Kubernetes has it: a request is a promise, on which the container runs and the scheduler counts, and to take from one what it uses
+//! because another one wants it would move the harm and not end it, and move it back in the next pass. What it needs no more it
+//! gives up by its own target. Who wants it otherwise bounds the early ones (`maxAllowed`).
 
 use std::num::NonZeroU32;
 

@@ -242,7 +242,8 @@ pub enum ResizeState {
         /// Since when.
         since: Timestamp,
     },
-    /// `PodResizePending`, reason `Infeasible`, or refused for good by admission: it is not looked at again.
+    /// `PodResizePending`, reason `Infeasible`, or refused for good by admission (from 1.36 on what exceeds the node is): it is not
+    /// looked at again. What admission refuses is not in the spec: who observes says so until it has been decided once.
     Infeasible {
         /// Since when.
         since: Timestamp,

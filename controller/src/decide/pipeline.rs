@@ -33,7 +33,7 @@ use super::quota::Ledger;
 use super::reason::Reason;
 use super::record::{ContainerRef, DecisionRecord, Inputs, Step, Waits};
 use super::select::{self, Chosen};
-use super::size::{self, Found};
+use super::size;
 use super::sizes::{Resource, Sizes};
 use super::state::{ContainerState, Owner, State};
 use super::target::memory;
@@ -215,12 +215,13 @@ fn consider<'a>(
     if policy.mode == Mode::Observe {
         return stop(record, Reason::Observed);
     }
-    let size::Sized { sizes, marks, reasons, unknown, unmeasured } =
+    let size::Sized { found, marks, unknown, unmeasured } =
         size::size(container, pod.qos, of, &known, lacks.is_none(), policy, now);
+    let sizes = found.sizes;
     record.marks = marks;
     if let Some(reason) = lacks.filter(|_| !undone && sizes == container.desired) {
         // Of one that is killed again and again, what would help says more than that it is.
-        let binds = reasons.memory.filter(|memory| *memory == memory::Reason::LimitBinds);
+        let binds = found.reasons.memory.filter(|memory| *memory == memory::Reason::LimitBinds);
         return stop(record, binds.map_or(reason, Reason::MemoryTarget));
     }
     let mut draft = Draft {
@@ -231,7 +232,7 @@ fn consider<'a>(
         dry_run: observation.settings.dry_run,
         sizes,
         guarded: sizes,
-        found: Found { sizes, reasons, policy: policy.fingerprint() },
+        found,
         known_since: known.since(),
         record,
         outcome: None,

@@ -17,12 +17,10 @@ use super::units::{Bytes, MilliCpu, Timestamp};
 /// What a container should have, before bounds.
 #[derive(Clone, Debug)]
 pub struct Sized {
-    /// How much.
-    pub sizes: Sizes,
+    /// How much, and why.
+    pub found: Found,
     /// What each step came to.
     pub marks: Vec<Mark>,
-    /// Why.
-    pub reasons: Reasons,
     /// Resources of which nothing is known, and which stay as they are.
     pub unknown: Vec<Resource>,
     /// What nothing goes below where what it uses is not measured; `None` where it is.
@@ -97,10 +95,11 @@ pub fn size(
     let fingerprint = policy.fingerprint();
     let kept =
         |found: &Found| measured && found.policy == fingerprint && !is_due(container, state, policy, now);
-    if let Some(Found { sizes, reasons, .. }) = state.found.clone().filter(kept) {
+    if let Some(found) = state.found.clone().filter(kept) {
+        let sizes = found.sizes;
         let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
         let marks = if sizes == current { Vec::new() } else { vec![mark] };
-        return Sized { sizes, marks, reasons, unknown, unmeasured: None };
+        return Sized { found, marks, unknown, unmeasured: None };
     }
 
     let starting = is_starting(container, state, policy, now);
@@ -176,7 +175,8 @@ pub fn size(
         true => unknown,
         false => Resource::ALL.into_iter().filter(|resource| sizes.same(*resource, &current)).collect(),
     };
-    Sized { sizes, marks, reasons, unknown, unmeasured: (!measured).then_some(base) }
+    let found = Found { sizes, reasons, policy: fingerprint };
+    Sized { found, marks, unknown, unmeasured: (!measured).then_some(base) }
 }
 
 /// A size that was not set and is 0 stays so.

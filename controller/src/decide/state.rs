@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::disruption::Recreation;
 use super::duration::Seconds;
-use super::guards::refused::Refused;
+use super::guards::refused::{self, Refused};
 use super::guards::under_way;
 use super::history::History;
 use super::history::memory::MemoryHistory;
 use super::history::workload::Workloads;
-use super::observation::{Container, Node, Pod, PodUid, Reading, Workload};
+use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState, Workload};
 use super::policy::Policy;
 use super::size::Found;
 use super::sizes::Sizes;
@@ -185,7 +185,9 @@ pub struct ContainerState {
     pub changed: Vec<Timestamp>,
     /// When it last changed.
     pub last_change: Option<Timestamp>,
-    /// What it had when it was first seen.
+    /// What it had when it was first seen: what its weight on its node goes by, and what is boosted while it starts. After a cold
+    /// start that is what it was resized to: a node that is short then gives more of what is left to those that had
+    /// got more. A checkpoint keeps it.
     pub started_with: Sizes,
     /// What it had when it was last seen.
     pub seen: Sizes,
@@ -236,6 +238,19 @@ impl ContainerState {
         }
     }
 
+    /// What we last asked for it, where that is not what its node has agreed to: what its spec says, or, where that is what the
+    /// node has agreed to, what was planned and the API server did not let into the spec.
+    fn ask<'a>(&self, pod: &'a Pod, container: &Container, node: &'a Node) -> Option<refused::Ask<'a>> {
+        let (desired, has) = (container.desired, under_way::agreed(container)?);
+        if desired != has {
+            let at = self.last_change;
+            return self.may_be_ours(desired).then_some(refused::Ask { pod, node, asked: desired, has, at });
+        }
+        let asked = self.planned.filter(|planned| *planned != has && !self.changed_by_other)?;
+        let ResizeState::Infeasible { since } = pod.resize else { return None };
+        Some(refused::Ask { pod, node, asked, has, at: Some(since) })
+    }
+
     /// Whether what it has was asked for by us, as far as is known: after a cold start nobody knows, and it is taken for ours.
     pub fn may_be_ours(&self, has: Sizes) -> bool {
         self.planned == Some(has) || self.planned.is_none() && !self.changed_by_other
@@ -280,10 +295,10 @@ impl ContainerState {
             self.seen = container.desired;
             self.found = None;
         }
-        if under_way::is_over(pod.resize, policy, now) && self.may_be_ours(container.desired) {
-            let mut refused = self.refused.take().unwrap_or_default();
-            refused.note(pod, container, node, self.last_change, now);
-            self.refused = Some(refused);
+        if under_way::is_over(pod.resize, policy, now)
+            && let Some(ask) = self.ask(pod, container, node)
+        {
+            self.refused.get_or_insert_default().note(&ask, now);
         }
         self.refused.take_if(|refused| !refused.settle(container));
         for reading in &container.readings {

@@ -58,6 +58,21 @@ pub struct Refusal {
     pub times: u32,
 }
 
+/// What was asked for a container, and refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Its pod.
+    pub pod: &'a Pod,
+    /// Its node.
+    pub node: &'a Node,
+    /// What was asked for.
+    pub asked: Sizes,
+    /// What it has instead.
+    pub has: Sizes,
+    /// When it was; `None`: before anything was known of it.
+    pub at: Option<Timestamp>,
+}
+
 impl Refused {
     /// What was refused of a resource.
     pub fn of(&self, resource: Resource) -> Option<&Refusal> {
@@ -74,19 +89,14 @@ impl Refused {
         }
     }
 
-    /// Takes note that what was asked for a container at `asked_at` (`None`: before anything was known of it) has come to
-    /// nothing. However often it is seen, an ask is refused once.
-    pub fn note(
-        &mut self,
-        pod: &Pod,
-        container: &Container,
-        node: &Node,
-        asked_at: Option<Timestamp>,
-        now: Timestamp,
-    ) {
-        let Some(back) = under_way::agreed(container) else { return };
-        for resource in blamed(pod, node) {
-            let (asked, instead) = (container.desired.pair(resource), back.pair(resource));
+    /// Takes note that an ask has come to nothing. However often it is seen, an ask is refused once.
+    pub fn note(&mut self, refused: &Ask<'_>, now: Timestamp) {
+        let &Ask { pod, node, asked, has, at: asked_at } = refused;
+        // What was not let into the spec was asked for this container, as far as is known.
+        let standing = pod.containers.values().filter_map(|of| Some((of.desired, under_way::agreed(of)?)));
+        let asks: Vec<_> = standing.chain([(asked, has)]).collect();
+        for resource in blamed(&asks, node) {
+            let (asked, instead) = (asked.pair(resource), has.pair(resource));
             let place = self.place(resource);
             place.take_if(|before| now.seconds_since(before.at) > FORGET_AFTER.0);
             let is_noted =
@@ -112,14 +122,13 @@ impl Refused {
     }
 }
 
-/// The resources of what was asked for a pod that may have been too much.
-fn blamed(pod: &Pod, node: &Node) -> Vec<Resource> {
-    let asks = || pod.containers.values().filter_map(|of| Some((of.desired, under_way::agreed(of)?)));
-    let moved = |resource: &Resource| asks().any(|(asked, has)| !asked.same(*resource, &has));
+/// The resources of what was asked for a pod's containers, that have so much, that may have been too much.
+fn blamed(asks: &[(Sizes, Sizes)], node: &Node) -> Vec<Resource> {
+    let moved = |resource: &Resource| asks.iter().any(|(asked, has)| !asked.same(*resource, has));
     let raised =
-        |resource: &Resource| asks().any(|(asked, has)| asked.pair(*resource).0 > has.pair(*resource).0);
+        |resource: &Resource| asks.iter().any(|(asked, has)| asked.pair(*resource).0 > has.pair(*resource).0);
     let too_much = |resource: &Resource| {
-        let requests = asks().map(|(asked, _)| asked.pair(*resource).0.unwrap_or(0));
+        let requests = asks.iter().map(|(asked, _)| asked.pair(*resource).0.unwrap_or(0));
         requests.fold(0, u64::saturating_add) > allocatable(node, *resource)
     };
     let moved: Vec<_> = Resource::ALL.into_iter().filter(moved).collect();

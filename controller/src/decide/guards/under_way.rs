@@ -3,7 +3,7 @@
 use super::support::{self, support};
 use super::{Facts, Ruling};
 use crate::decide::duration::Seconds;
-use crate::decide::observation::{Container, ResizeState};
+use crate::decide::observation::{Container, ContainerKind, ResizeState};
 use crate::decide::policy::Policy;
 use crate::decide::reason::Reason;
 use crate::decide::sizes::{Resource, Sizes};
@@ -49,7 +49,8 @@ pub fn is_over(resize: ResizeState, policy: &Policy, now: Timestamp) -> bool {
 /// first in the kubelet's queue.
 pub fn revert(facts: &Facts<'_>) -> Option<Sizes> {
     let over = is_over(facts.pod.resize, facts.policy, facts.now);
-    if !over || !facts.state.may_be_ours(facts.current()) || !support::in_place(facts) {
+    let ours = facts.container.kind != ContainerKind::Init && facts.state.may_be_ours(facts.current());
+    if !over || !ours || !support::in_place(facts) {
         return None;
     }
     // A memory limit that its node cannot lower stays.
