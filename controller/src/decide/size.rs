@@ -228,6 +228,10 @@ pub fn boosted_from(facts: &Facts<'_>, found: &Found, planned: Option<Sizes>) ->
 
 /// Whether there is something to say of which nothing has to be measured: more to start with, and its end, and memory after an
 /// OOM kill.
+///
+/// A container that is down gets its memory in place, too: it counts on its next start. Kubelets of 1.34 before the mend of
+/// kubernetes#138760 do not raise the pod's cgroup with it: there it is killed again, and what it is given is bounded by
+/// `maxAllowed` and the changes of an hour.
 pub fn is_sized_unmeasured(
     container: &Container,
     state: &ContainerState,
