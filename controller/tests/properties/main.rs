@@ -73,6 +73,11 @@ fn changes<'a>(
     })
 }
 
+/// Whether what came to nothing is undone, or shown to be.
+fn is_undone(record: &DecisionRecord) -> bool {
+    record.marks.iter().any(|mark| mark.reason == Reason::Reverted)
+}
+
 fn in_mode(cluster: &Cluster, mode: Mode) -> Cluster {
     let mut cluster = cluster.clone();
     cluster.observation.policies.iter_mut().for_each(|object| object.policy.mode = mode);
@@ -137,7 +142,7 @@ proptest! {
                 prop_assert!(policy.memory.min_allowed <= memory && memory <= policy.memory.max_allowed, "{record}");
             }
             // What is given, after every later step and all rounding, lies there, too, or is on its way.
-            if record.reason == Reason::Reverted {
+            if is_undone(&record) {
                 continue;
             }
             let bounds = [
@@ -203,8 +208,7 @@ proptest! {
         }
         for record in decided(&cluster).records {
             // To undo what has come to nothing takes no data.
-            let undoes = record.marks.iter().any(|mark| mark.reason == Reason::Reverted);
-            if lacks(&record.container.container) && !undoes {
+            if lacks(&record.container.container) && !is_undone(&record) {
                 // Nor does the CPU that a policy gives to start with, nor memory after an OOM kill.
                 let given = [
                     (Resource::Cpu, Reason::CpuTarget(target::cpu::Reason::StartupBoost)),
