@@ -430,13 +430,44 @@ prop_compose! {
     }
 }
 
-/// Moves all pods to one node, which has hardly more than they hold.
-fn fill(observation: &mut Observation) {
-    observation.pods.values_mut().for_each(|pod| pod.node = Some("a".into()));
+/// The same pods on one node that has hardly more than they hold, with nothing that would keep them from changing: what is given
+/// to one must come from somewhere.
+pub fn crowded(mut cluster: Cluster) -> Cluster {
+    let observation = &mut cluster.observation;
+    observation.settings.dry_run = false;
+    observation.namespaces.clear();
+    observation.quotas.clear();
+    observation.limit_ranges.clear();
+    observation.autoscalers.clear();
+    observation.disruption_budgets.clear();
+    for object in &mut observation.policies {
+        object.policy.mode = Mode::Apply;
+        object.policy.guaranteed_pods = GuaranteedPods::Resize;
+    }
+    for pod in observation.pods.values_mut() {
+        (pod.namespace, pod.node) = ("shop".into(), Some("a".into()));
+        (pod.ready, pod.terminating, pod.is_static, pod.resize) = (true, false, false, ResizeState::Settled);
+        pod.labels.remove("loadline.dev/enabled");
+        for container in pod.containers.values_mut() {
+            container.ready = true;
+            (container.allocated, container.actual) = (Some(container.desired), Some(container.desired));
+        }
+    }
+    for pod in cluster.state.pods.values_mut() {
+        let names: Vec<String> = pod.iter().map(|(name, _)| name.to_owned()).collect();
+        for name in names {
+            let state = pod.get_mut(&name).expect("its own name");
+            (state.last_change, state.changed_by_other) = (None, false);
+            state.changed.clear();
+        }
+    }
     let held = |of: fn(&Sizes) -> u64| observation.pods.values().map(|pod| of(&pod.held())).sum::<u64>();
     let (cpu, memory) = (held(|sizes| sizes.cpu().0), held(|sizes| sizes.memory().0));
     let node = observation.nodes.get_mut("a").expect("the node");
     (node.cpu, node.memory) = (MilliCpu(cpu + 50), Bytes(memory + 20 * MIB));
+    (node.ready, node.resize) = (true, ResizeSupport::Full);
+    node.pressure.clear();
+    cluster
 }
 
 prop_compose! {
@@ -448,7 +479,6 @@ prop_compose! {
         (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
         dry_run in prop::bool::weighted(0.05),
         opted_out in prop::option::weighted(0.1, select(vec!["shop", "bank", "lab"])),
-        full in prop::bool::weighted(0.3),
     ) -> Cluster {
         let (shop, bank, cluster, denies) = policies;
         let mut objects = vec![object(Some("shop"), shop), object(Some("bank"), bank)];
@@ -474,9 +504,6 @@ prop_compose! {
             pod.name = format!("pod-{index}");
             state.pods.insert(uid.clone(), states.into_iter().collect());
             observation.pods.insert(uid, pod);
-        }
-        if full {
-            fill(&mut observation);
         }
         Cluster { observation, state }
     }

@@ -22,7 +22,7 @@ mod spoiled;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::{Cluster, NOW, cluster, peak_of};
+use cluster::{Cluster, NOW, cluster, crowded, peak_of};
 use controller::decide::check::check;
 use controller::decide::labels::Labels;
 use controller::decide::observation::*;
@@ -498,8 +498,11 @@ proptest! {
     }
 
     #[test]
-    fn whichever_actions_are_done_the_requests_fit(cluster in cluster(), done in any::<u32>()) {
-        let plan = decided(&cluster).plan;
+    fn whichever_actions_are_done_the_requests_fit(cluster in cluster(), full in any::<bool>(), done in any::<u32>()) {
+        let cluster = if full { crowded(cluster) } else { cluster };
+        let Outcome { plan, state, .. } = decided(&cluster);
+        let checked = check(&cluster.observation, &state, plan.clone(), NOW);
+        prop_assert!(checked.is_ok(), "{:?}\n{plan}", checked.err());
         let mut after = cluster.observation.clone();
         let chosen = |(index, _): &(usize, &Action)| done >> (index % 32) & 1 == 1;
         for (_, action) in plan.actions.iter().enumerate().filter(chosen) {
