@@ -9,7 +9,7 @@ use super::reason::Reason;
 use super::record::{DecisionRecord, Mark, Step};
 use super::size::{self, Found};
 use super::sizes::{Direction, Resource, Sizes};
-use super::units::{Bytes, MilliCpu, Timestamp};
+use super::units::Timestamp;
 use super::weight::weight;
 
 /// A container's place in an observation.
@@ -142,17 +142,13 @@ impl Draft<'_> {
 
     /// What the node gives, where that is less than what the guards would leave; and why it is not more.
     pub(super) fn share(&mut self, resource: Resource, share: u64, short: &Reason) {
-        let (wanted, given) = match resource {
-            Resource::Cpu => {
-                (self.guarded.cpu().0, Sizes { cpu_request: Some(MilliCpu(share)), ..self.sizes })
-            }
-            Resource::Memory => {
-                (self.guarded.memory().0, Sizes { memory_request: Some(Bytes(share)), ..self.sizes })
-            }
-        };
-        if share >= wanted {
+        let ((has, _), (_, limit)) = (self.current().pair(resource), self.sizes.pair(resource));
+        if Some(share) >= self.guarded.pair(resource).0 {
             return;
         }
+        // What was not set and gets nothing stays so.
+        let request = (share > 0 || has.is_some()).then_some(share);
+        let given = self.sizes.with_pair(resource, (request, limit));
         let given = bounds::equal_limits(self.facts.pod, given);
         let given = if given.direction(&self.current()) == Direction::Same { self.current() } else { given };
         self.mark(Step::Node, given, short.clone());

@@ -13,7 +13,7 @@ use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
 
 use super::cluster::{Cluster, NOW, cluster};
-use super::{decided, policy_of, seeded};
+use super::{cases, decided, policy_of, seeded};
 
 /// What is wrong, and what it is wrong with.
 #[derive(Clone)]
@@ -361,7 +361,7 @@ fn every_violation_is_tried() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases())]
 
     #[test]
     fn what_is_wrong_is_found_and_stops_no_other_node(cluster in cluster()) {
