@@ -6,6 +6,7 @@
 use core::mem::size_of;
 
 use crate::buckets::{BUCKETS, OCTAVES};
+use crate::cycles::{Rhythm, TERMS};
 use crate::neighbors::Neighbors;
 use crate::pace::{Missed, Pace};
 use crate::throttle::Throttle;
@@ -213,6 +214,14 @@ const fn check(pid: u32, one: u64, other: u64) -> u32 {
     (mixed >> 32) as u32 ^ pid
 }
 
+/// What the cycles of one cgroup's threads add up to, on all CPUs: sums of [`crate::cycles::terms`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CycleSums {
+    /// In the order of the terms. Written by several CPUs, each by atomic additions.
+    pub sums: [u64; TERMS],
+}
+
 /// As whom the threads of a cgroup subsystem state count, direct-mapped by css id.
 ///
 /// Ids are reused, serial numbers never: an entry whose serial is another's is free.
@@ -335,6 +344,8 @@ const _: () = {
     assert!(size_of::<Cpu>().is_multiple_of(64));
     assert!(size_of::<CssEntry>() == 16);
     assert!(size_of::<Baseline>() == 64);
+    assert!(size_of::<Rhythm>() == 16);
+    assert!(size_of::<CycleSums>() == 32);
     assert!(size_of::<SlotRecord>() == 24);
     assert!(size_of::<CgroupEvent>() == 384);
 };
@@ -369,7 +380,7 @@ impl Row {
 
     /// Counts what a thread would have run in a wait that has been added to [`Row::wait_ns`].
     #[inline(always)]
-    pub fn miss(&mut self, missed: Missed) {
+    pub fn miss(&mut self, missed: &Missed) {
         // Each by a constant index, for the verifier.
         if missed.busy {
             self.unmet[1] = self.unmet[1].wrapping_add(missed.units);

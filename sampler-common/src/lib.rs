@@ -9,8 +9,8 @@
 //! Without features this crate is `no_std` and holds the layout of every BPF map ([`abi`]) and the
 //! arithmetic that the BPF programs and the tests on the host run alike: the bucket of a delay
 //! ([`buckets`]), who held a CPU during a wait ([`timeline`]), when a task group was throttled
-//! ([`throttle`]), which few neighbours held it most ([`neighbors`]), and what a thread would have run while it waited
-//! ([`pace`]). None of it calls anything.
+//! ([`throttle`]), which few neighbours held it most ([`neighbors`]), what a thread would have run while it waited
+//! ([`pace`]), and whether it sleeps the less for it ([`cycles`]). None of it calls anything.
 //!
 //! With the feature `user` it also holds what user space makes of the rows: a [`histogram`] that
 //! merges and subtracts, a cumulative [`snapshot`] with each cgroup's [`identity`] and [`resources`], the [`window`]
@@ -23,12 +23,13 @@
 //! * **row**: the counters of one cgroup on one CPU. **slot**: the number of a cgroup's rows.
 //! * **cause**: what held the CPU during a piece of a wait ([`abi::Cause`]).
 //! * **pace**: the part of a CPU that a thread uses when it need not wait. **unmet**: what threads would have run, each at
-//!   its pace, in the time that they waited.
+//!   its pace, in the time that they waited. **cycle**: a thread's run and waits, and the sleep after them.
 //!
 //! # Invariants
 //!
 //! * A row, and everything else that is indexed by CPU, has one writer at a time: a program that
-//!   runs under that CPU's run-queue lock. Hence plain additions, no atomics.
+//!   runs under that CPU's run-queue lock. Hence plain additions; only sums of cycles, which are by container, are added to
+//!   atomically, once a sleep.
 //! * Kernel counters only grow (u32 ones wrap). Nobody resets them; readers subtract.
 //! * The count of a row is the sum of its buckets, its wait the sum of its causes. What else says so
 //!   ([`abi::Row::counted`]) only marks a change and is never read as a count.
@@ -36,6 +37,7 @@
 
 pub mod abi;
 pub mod buckets;
+pub mod cycles;
 #[cfg(feature = "user")]
 pub mod demand;
 #[cfg(feature = "user")]

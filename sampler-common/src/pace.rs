@@ -12,8 +12,8 @@
 //! * None for threads whose cycles are alike: they are remembered as a mean over some 2 to 4 s of their run and sleep.
 //!   A wait of irregular threads is off by as much as the cycle that it lies in.
 //! * One that sleeps until a fixed time (a timer, requests that it keeps up with) sleeps the less the longer it has waited,
-//!   and would have run no more. It cannot be told from one that sleeps for a fixed time, so what it misses is told too
-//!   high: by its waits × its pace, which for waits as long as its sleep is as much again as it uses.
+//!   and would have run no more. What it missed is counted all the same, and how its sleeps went with its waits
+//!   beside it ([`crate::cycles`]), so that it can be left out.
 //! * A thread faster than 15/16 is taken to be busy, too.
 //! * A thread is taken to want a whole CPU (**busy**) until it has slept once, and while it has not slept
 //!   for twice its longest burst and 17 ms: it has begun something else. That it wants so much is a guess, and is counted by itself.
@@ -22,6 +22,8 @@
 //! * Interrupts and time stolen by a hypervisor look like sleep, as far as the kernel leaves them out of run time; wake-up
 //!   latency is sleep: nothing that could be given would shorten it.
 //! * A wait counts when it ends: those that are on at the ends of a window are off by their length.
+
+use crate::cycles::Awoken;
 
 /// Binary logarithm, in ns, of the unit in which the programs count unmet CPU time.
 pub const UNIT_LOG2_NS: u32 = 16;
@@ -68,6 +70,8 @@ pub struct Missed {
     pub units: u32,
     /// Whether the thread is busy.
     pub busy: bool,
+    /// Where a sleep ended before this wait.
+    pub awoken: Option<Awoken>,
 }
 
 impl Pace {
@@ -90,11 +94,14 @@ impl Pace {
         let waited_ns = if waited_ns < LONGEST_BURST_NS { waited_ns } else { LONGEST_BURST_NS };
         self.awake_ns = self.awake_ns.wrapping_add(waited_ns);
         let mut ran_ns = run_ns.wrapping_sub(self.ran_ns);
+        let mut awoken = None;
         let awake_ns = self.awake_ns.wrapping_add(ran_ns);
         // Clocks of two CPUs may differ by some µs.
         if now > awake_ns {
             let slept_ns = now - awake_ns;
             if slept_ns > SHORT_NS && slept_ns > ran_ns / NOISE {
+                let begun_ns = self.awake_ns.wrapping_sub(waited_ns);
+                awoken = Some(Awoken::new([self.ran_ns, run_ns], begun_ns, now, slept_ns, waited_ns));
                 self.cycle(ran_ns, slept_ns);
                 self.awake_ns = now;
                 self.ran_ns = run_ns;
@@ -105,7 +112,7 @@ impl Pace {
         let busy = share > BUSY || ran_ns >> MEMORY_LOG2_NS > 2 * burst + LONGER;
         let missed_ns = if busy { waited_ns } else { (waited_ns * share) >> 16 } + (self.state >> 48);
         self.state = state(burst, share, missed_ns & 0xffff);
-        Missed { units: (missed_ns >> UNIT_LOG2_NS) as u32, busy }
+        Missed { units: (missed_ns >> UNIT_LOG2_NS) as u32, busy, awoken }
     }
 
     /// A burst and the sleep after it.

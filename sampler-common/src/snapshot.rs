@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::abi::{self, CAUSES, PACES, TOLD};
 use crate::buckets::{BUCKETS, OCTAVES};
+use crate::cycles::TERMS;
 use crate::histogram::{CoarseHistogram, LatencyHistogram, WentBack, add_all, growth, growths};
 use crate::identity::Identity;
 use crate::pace::UNIT_LOG2_NS;
@@ -291,6 +292,44 @@ impl Unmet {
     }
 }
 
+/// How threads' sleeps went with their waits, from one cycle to the next: sums of [`crate::cycles::terms`].
+///
+/// Squares are in squares of 2^[`crate::cycles::UNIT_LOG2_NS`] ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cycles {
+    /// Cycles that waited for longer or shorter than the one before.
+    pub count: u64,
+    /// Squares of the differences of their waits,
+    pub waits: u64,
+    /// of their sleeps,
+    pub sleeps: u64,
+    /// and of wait and sleep together.
+    pub sums: u64,
+}
+
+impl Cycles {
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Self) {
+        let mut sums = self.parts();
+        add_all(&mut sums, &other.parts());
+        *self = Self::from_parts(sums);
+    }
+
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Result<Self, WentBack> {
+        growths("cycles", &earlier.parts(), &self.parts()).map(Self::from_parts)
+    }
+
+    pub(crate) fn parts(&self) -> [u64; TERMS] {
+        [self.count, self.waits, self.sleeps, self.sums]
+    }
+
+    /// From numbers in the order of the terms.
+    pub fn from_parts([count, waits, sleeps, sums]: [u64; TERMS]) -> Self {
+        Self { count, waits, sleeps, sums }
+    }
+}
+
 /// Everything that is counted for one cgroup, since its reader first saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -301,6 +340,8 @@ pub struct Counters {
     /// What it would have used meanwhile; `None` where that is not known: nobody has waited yet, or a sampler of before
     /// 2026-11-21 has recorded it.
     pub unmet: Option<Unmet>,
+    /// How its threads' cycles went with their waits; `None` where `unmet` is, and in recordings of before format 3.
+    pub cycles: Option<Cycles>,
     /// Delays by their largest cause, for the causes that can be told, in the order of
     /// [`Cause::ALL`]. What they leave of `latency` is [`Cause::Unknown`].
     pub coarse: [CoarseHistogram; TOLD],
@@ -335,6 +376,11 @@ impl Counters {
         merge_known(&mut self.unmet, &Some(Unmet::from_row(unmet)), Unmet::merge);
     }
 
+    /// Adds what the cycles of a slot grew by.
+    pub fn add_cycles(&mut self, more: &Cycles) {
+        merge_known(&mut self.cycles, &Some(*more), Cycles::merge);
+    }
+
     /// Notes that this neighbour held a CPU for `ns` more while the cgroup waited for it.
     pub fn add_neighbor(&mut self, neighbor: CgroupId, ns: u64) {
         let held_ns = self.neighbors.entry(neighbor).or_default();
@@ -346,6 +392,7 @@ impl Counters {
         self.latency.merge(&other.latency);
         self.causes.merge(&other.causes);
         merge_known(&mut self.unmet, &other.unmet, Unmet::merge);
+        merge_known(&mut self.cycles, &other.cycles, Cycles::merge);
         for (sum, more) in self.coarse.iter_mut().zip(&other.coarse) {
             sum.merge(more);
         }
@@ -368,6 +415,7 @@ impl Counters {
             latency: self.latency.since(&earlier.latency)?,
             causes: self.causes.since(&earlier.causes)?,
             unmet: known_since(self.unmet, earlier.unmet, Unmet::since)?,
+            cycles: known_since(self.cycles, earlier.cycles, Cycles::since)?,
             coarse,
             neighbors: neighbors_since(&self.neighbors, &earlier.neighbors),
             usage_ns: growth("usage_ns", earlier.usage_ns, self.usage_ns)?,

@@ -19,7 +19,7 @@ use crate::buckets;
 use crate::histogram::{CoarseHistogram, LatencyHistogram, WentBack};
 use crate::resources::{Limits, Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Cause, Causes, CgroupCounters, CgroupId, Counters, Losses, Presence, Snapshot, Throttling, Unmet,
+    Cause, Causes, CgroupCounters, CgroupId, Counters, Cycles, Losses, Presence, Snapshot, Throttling, Unmet,
     merge_known,
 };
 
@@ -66,6 +66,8 @@ pub struct Window {
     pub causes: Causes,
     /// CPU time that it would have used meanwhile, as in [`Counters::unmet`].
     pub unmet: Option<Unmet>,
+    /// How its threads' cycles went with their waits, as in [`Counters::cycles`].
+    pub cycles: Option<Cycles>,
     /// Delays by their largest cause, as in [`Counters::coarse`].
     pub coarse: [CoarseHistogram; TOLD],
     /// For how long which neighbours held the CPU (ns), the largest first.
@@ -93,6 +95,7 @@ impl Window {
             latency,
             causes,
             unmet,
+            cycles,
             coarse,
             neighbors,
             usage_ns,
@@ -108,6 +111,7 @@ impl Window {
             latency,
             causes,
             unmet,
+            cycles,
             coarse,
             neighbors,
             unnamed_neighbor_ns: causes.neighbor_ns.saturating_sub(named_ns),
@@ -153,6 +157,7 @@ impl Window {
         self.latency.merge(&other.latency);
         self.causes.merge(&other.causes);
         merge_known(&mut self.unmet, &other.unmet, Unmet::merge);
+        merge_known(&mut self.cycles, &other.cycles, Cycles::merge);
         for (sum, more) in self.coarse.iter_mut().zip(&other.coarse) {
             sum.merge(more);
         }

@@ -10,8 +10,8 @@
 //!
 //! | program | hook | module | needed |
 //! |---|---|---|---|
-//! | `sched_switch` | BTF tracepoint | [`runq`], [`cause`], [`slot`] | yes |
-//! | `sched_migrate_task` | BTF tracepoint | [`runq`], [`cause`] | for the cause of what was waited before a migration |
+//! | `sched_switch` | BTF tracepoint | [`runq`], [`cause`], [`rhythm`], [`slot`] | yes |
+//! | `sched_migrate_task` | BTF tracepoint | [`runq`], [`cause`], [`rhythm`] | for the cause of what was waited before a migration |
 //! | `cgroup_mkdir`, `cgroup_rmdir` | BTF tracepoint | [`slot`] | for the names of short-lived cgroups, and for giving slots back |
 //! | `tg_throttle_down`, `tg_unthrottle_up` | fentry | [`throttle`] | for the cause `quota` |
 //! | `unthrottle_cfs_rq`, `unthrottle_cfs_rq_exit` | fentry, fexit | [`throttle`] | for throttle durations |
@@ -32,6 +32,8 @@
 //!   throttle that was going on when the programs were attached reaches back as far as a span can (4.29 s).
 //! * **Unmet**: what a thread would have run while it waited, from its pace ([`sampler_common::pace`]): within a few per cent
 //!   for threads that work and sleep by turns. Of one that is not seen to sleep all of its wait is counted, by itself.
+//! * **Cycles**: how the sleeps of a container's threads went with their waits ([`sampler_common::cycles`]), which tells
+//!   threads that work at fixed times and would run no more. Times are cut off to 65 µs.
 //! * **Neighbours**: named in the newest eight segments of a wait, four to a row and CPU; never too much, the rest unnamed.
 //! * **Throttle durations**: what the kernel adds to `cpu.stat`, at the moment at which it does.
 //!
@@ -46,10 +48,12 @@
 //! * What cannot be charged exactly is counted in [`sampler_common::abi::Cpu`].
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod cause;
 mod kernel;
 mod maps;
+mod rhythm;
 mod runq;
 mod slot;
 mod throttle;

@@ -1,14 +1,15 @@
 //! Every map, with why that type and that size.
 //!
-//! All but two are arrays that user space maps into its memory: reading them costs no system call, and
+//! All but three are arrays that user space maps into its memory: reading them costs no system call, and
 //! the verifier replaces a look-up by an address computation.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::maps::{Array, Queue, RingBuf};
 use sampler_common::abi::{
-    Baseline, CGROUP_EVENTS_BYTES, CgroupEvent, Cpu, CssEntry, Row, Slot, SlotRecord, TABLE,
+    Baseline, CGROUP_EVENTS_BYTES, CgroupEvent, Cpu, CssEntry, CycleSums, Row, Slot, SlotRecord, TABLE,
 };
+use sampler_common::cycles::Rhythm;
 use sampler_common::throttle::Throttle;
 
 use crate::kernel;
@@ -33,6 +34,14 @@ static CPUS: Array<Cpu> = Array::with_max_entries(SIZED_BY_LOADER, MMAPABLE);
 /// Baselines by `pid % TABLE`, a cache line each: 4 MiB. Two threads whose pids differ by a multiple of that share one.
 #[map]
 static BASELINES: Array<Baseline> = Array::with_max_entries(TABLE, MMAPABLE);
+
+/// Cycles by `pid % TABLE`: 1 MiB. Not in [`BASELINES`], where they would cost every switch a second cache line.
+#[map]
+static RHYTHMS: Array<Rhythm> = Array::with_max_entries(TABLE, 0);
+
+/// What cycles add up to, by slot. Not by CPU: there is one a sleep at most, so atomic additions cost less than the memory.
+#[map]
+static CYCLES: Array<CycleSums> = Array::with_max_entries(SIZED_BY_LOADER, MMAPABLE);
 
 /// Slots by css id: 1 MiB, enough for the 65,535 ids that the memory controller can have.
 #[map]
@@ -88,6 +97,18 @@ pub fn cpu(cpu: u32) -> Option<&'static mut Cpu> {
 #[inline(always)]
 pub fn baseline(pid: u32) -> Option<*mut Baseline> {
     BASELINES.get_ptr_mut(pid & (TABLE - 1))
+}
+
+/// The cycles of a pid, which another CPU may be writing for another pid.
+#[inline(always)]
+pub fn rhythm(pid: u32) -> Option<*mut Rhythm> {
+    RHYTHMS.get_ptr_mut(pid & (TABLE - 1))
+}
+
+/// What the cycles of a slot add up to.
+#[inline(always)]
+pub fn cycles(slot: Slot) -> Option<*mut CycleSums> {
+    CYCLES.get_ptr_mut(slot)
 }
 
 /// The entry of a css id; `None` beyond the table.

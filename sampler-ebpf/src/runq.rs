@@ -13,7 +13,7 @@ use sampler_common::pace::Pace;
 use sampler_common::timeline::Holder;
 
 use crate::kernel::Task;
-use crate::{cause, maps, slot};
+use crate::{cause, maps, rhythm, slot};
 
 /// A CPU switches to `next`.
 #[inline(always)]
@@ -84,7 +84,7 @@ pub fn switch(next: Task) {
             largest = Cause::Away;
         }
     }
-    let pace = miss(row, next, entry, known, now, here - idle + unseen);
+    let pace = miss(row, cpu.waiter, next, entry, known, now, here - idle + unseen);
     // SAFETY: as above.
     unsafe { entry.write_volatile(Baseline::new(task, pid, run_delay + here, 0, pace)) };
     row.count(bucket(here + charged + unseen), largest);
@@ -135,7 +135,7 @@ pub fn migrate(task: Task) {
     let cause = cause::charge(row, at, cpu_id, cpu, task, now - waited, now);
     let idle = idle_ns(row) - idle_before;
     let away = before.away_and(waited, cause);
-    let pace = miss(row, task, entry, known, now, waited - idle);
+    let pace = miss(row, cpu.waiter, task, entry, known, now, waited - idle);
     // SAFETY: as above.
     unsafe { entry.write_volatile(Baseline::new(task.0 as u64, pid, run_delay, away, pace)) };
 }
@@ -143,7 +143,15 @@ pub fn migrate(task: Task) {
 /// Counts what a thread would have run in the `held_ns` that it has waited up to `now`, by the pace in its entry if
 /// that is `known` to be its own. Returns its pace now.
 #[inline(always)]
-fn miss(row: &mut Row, task: Task, entry: *const Baseline, known: bool, now: u64, held_ns: u64) -> Pace {
+fn miss(
+    row: &mut Row,
+    waiter: Holder,
+    task: Task,
+    entry: *const Baseline,
+    known: bool,
+    now: u64,
+    held_ns: u64,
+) -> Pace {
     let run = task.run_ns();
     // Read only now: were it kept while the wait is charged, the stack of all calls together would be more than the
     // 512 bytes that Linux 6.1 allows.
@@ -154,7 +162,11 @@ fn miss(row: &mut Row, task: Task, entry: *const Baseline, known: bool, now: u64
         Some(pace) if known && task.pcount() != 0 => pace,
         _ => Pace::unknown(now - held_ns, run),
     };
-    row.miss(pace.waited(now, run, held_ns));
+    let missed = pace.waited(now, run, held_ns);
+    if let Some(awoken) = missed.awoken {
+        rhythm::note(task.pid(), waiter.slot(), awoken);
+    }
+    row.miss(&missed);
     pace
 }
 

@@ -90,8 +90,8 @@ impl Filled {
     fn drain(&self, rows: &mut [SlotRows], counters: &mut [Counters]) -> usize {
         let mut changed = 0;
         for ((&slot, rows), counters) in self.slots.iter().zip(rows).zip(counters) {
-            let slots = self.programs.slots.len();
-            let grown = rows.read(&self.programs.rows, slots, slot, counters, |holder, ns| {
+            let (slots, cycles) = (self.programs.slots.len(), &self.programs.cycles);
+            let grown = rows.read(&self.programs.rows, cycles, slots, slot, counters, |holder, ns| {
                 std::hint::black_box((holder, ns));
             });
             changed += usize::from(grown);

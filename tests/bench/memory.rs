@@ -9,7 +9,8 @@ use sampler::kernel::load::{BYTES_PER_CPU_AND_SLOT, default_slots};
 use sampler::publish::{Format, Publisher};
 use sampler::read::{Reader, Start};
 use sampler::source::Health;
-use sampler_common::abi::{Baseline, CGROUP_EVENTS_BYTES, Cpu, CssEntry, Row, SlotRecord, TABLE};
+use sampler_common::abi::{Baseline, CGROUP_EVENTS_BYTES, Cpu, CssEntry, CycleSums, Row, SlotRecord, TABLE};
+use sampler_common::cycles::Rhythm;
 use sampler_common::throttle::Throttle;
 
 use crate::groups::Groups;
@@ -46,9 +47,9 @@ pub fn run(report: &mut Report) -> Result<()> {
 
 /// The maps that are not by container and CPU.
 fn fixed_bytes(cpus: u32, slots: u32) -> f64 {
-    let tables = TABLE as usize * (size_of::<Baseline>() + size_of::<CssEntry>());
+    let tables = TABLE as usize * (size_of::<Baseline>() + size_of::<Rhythm>() + size_of::<CssEntry>());
     let by_cpu = cpus as usize * size_of::<Cpu>();
-    let by_slot = slots as usize * (size_of::<SlotRecord>() + size_of::<u32>());
+    let by_slot = slots as usize * (size_of::<SlotRecord>() + size_of::<CycleSums>() + size_of::<u32>());
     (tables + CGROUP_EVENTS_BYTES as usize + by_cpu + by_slot) as f64
 }
 

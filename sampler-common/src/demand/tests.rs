@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::resources::{CpuLimit, Limits};
-use crate::snapshot::Causes;
+use crate::snapshot::{Causes, Cycles};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -26,10 +26,12 @@ fn window() -> impl Strategy<Value = Window> {
         let throttling = (0..200u64, ns(), 0..1000u64, 0..3u64);
         let unmet =
             prop::option::of((ns(), ns()).prop_map(|(paced_ns, busy_ns)| Unmet { paced_ns, busy_ns }));
+        let unmet = (unmet, prop::option::of(cycles()));
         (Just(length_ns), ns(), causes, unmet, throttling, 0..10_000u64, delays()).prop_map(
-            |(length_ns, usage_ns, causes, unmet, throttling, quota_delays, latency)| {
+            |(length_ns, usage_ns, causes, (unmet, cycles), throttling, quota_delays, latency)| {
                 let (throttled_periods, throttled_ns, throttles, ancestors) = throttling;
-                let mut window = Window { length_ns, usage_ns, causes, unmet, latency, ..Window::default() };
+                let mut window =
+                    Window { length_ns, usage_ns, causes, unmet, cycles, latency, ..Window::default() };
                 window.coarse[Cause::Quota as usize].counts[0] = quota_delays;
                 window.throttling = Throttling {
                     periods: 200,
@@ -41,6 +43,18 @@ fn window() -> impl Strategy<Value = Window> {
                 window
             },
         )
+    })
+}
+
+/// Of any differences of waits and sleeps.
+fn cycles() -> impl Strategy<Value = Cycles> {
+    prop::collection::vec((-60_000..60_000i64, -60_000..60_000i64), 0..20).prop_map(|differences| {
+        let mut cycles = Cycles::default();
+        for (wait, sleep) in differences {
+            let square = |difference: i64| (difference * difference) as u64;
+            cycles.merge(&Cycles::from_parts([1, square(wait), square(sleep), square(wait + sleep)]));
+        }
+        cycles
     })
 }
 
@@ -130,6 +144,11 @@ fn starved(run_ms: u64, wait_ms: u64) -> Window {
         causes: Causes { neighbor_ns: ns(wait_ms), ..Causes::default() },
         ..Window::default()
     }
+}
+
+/// Cycles of threads that sleep for as long after long waits as after short ones.
+fn closed_loops() -> Cycles {
+    Cycles { count: 100, waits: 1 << 40, sleeps: 0, sums: 1 << 40 }
 }
 
 proptest! {
@@ -257,7 +276,12 @@ proptest! {
     ) {
         let ns = |part: f64| (part * SECOND as f64) as u64;
         let mut wants = 0.0;
-        let mut window = Window { length_ns: SECOND, unmet: Some(Unmet::default()), ..Window::default() };
+        let mut window = Window {
+            length_ns: SECOND,
+            unmet: Some(Unmet::default()),
+            cycles: Some(closed_loops()),
+            ..Window::default()
+        };
         for (run, sleep, level) in threads {
             let pace = run as f64 / (run + sleep) as f64;
             wants += pace;
@@ -360,4 +384,41 @@ fn one_that_was_starved_all_the_time_wants_a_core_for_each_of_its_threads() {
     let demand = estimate(&starved(0, 3000), 4);
     assert_eq!((demand.lower, demand.point, demand.upper), (0.0, 3.0, 3.0));
     assert_eq!(demand.confidence, 0.0);
+}
+
+/// A quarter run, and a quarter missed by threads with a pace, which is half of what they waited.
+fn missing(cycles: Option<Cycles>) -> Demand {
+    let unmet = Some(Unmet { paced_ns: SECOND / 4, busy_ns: 0 });
+    estimate(&Window { unmet, cycles, ..starved(250, 500) }, 4)
+}
+
+#[test]
+fn who_works_at_fixed_times_wants_what_it_uses() {
+    let demand = missing(Some(Cycles { count: 100, waits: 1_000_000, sleeps: 1_000_000, sums: 0 }));
+    assert!((demand.point - 0.25).abs() < 0.001 && demand.confidence > 0.99, "{demand:?}");
+    assert_eq!(demand.bottleneck, Bottleneck::None);
+    let demand = missing(Some(closed_loops()));
+    assert!((demand.point - 0.5).abs() < 0.001 && demand.confidence > 0.99, "{demand:?}");
+    assert_eq!(demand.bottleneck, Bottleneck::Neighbors);
+}
+
+#[test]
+fn what_cannot_be_told_from_fixed_times_is_not_sure() {
+    // Nobody has counted cycles; none has waited for longer than another; sleeps differ far more than waits.
+    let noisy = Cycles { count: 100, waits: 1_000, sleeps: 1_000_000, sums: 1_001_000 };
+    for cycles in [None, Some(Cycles::default()), Some(noisy)] {
+        let demand = missing(cycles);
+        assert!((demand.point - 0.5).abs() < 0.001, "{demand:?}");
+        assert!(demand.lower <= 0.25 && demand.confidence <= 0.5, "{demand:?}");
+    }
+}
+
+#[test]
+fn one_that_was_throttled_all_the_time_is_not_known() {
+    let quiet = Window { length_ns: SECOND, usage_ns: SECOND / 10, ..Window::default() };
+    assert_eq!(estimate(&quiet, 4).confidence, 1.0);
+    let throttling =
+        Throttling { throttled_ns: SECOND * 9 / 10, throttled_periods: 10, ..Throttling::default() };
+    let throttled = estimate(&Window { throttling, ..quiet }, 4);
+    assert!((throttled.confidence - 0.1).abs() < 1e-9, "{throttled:?}");
 }

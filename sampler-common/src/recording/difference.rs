@@ -10,7 +10,8 @@ use crate::buckets::OCTAVES;
 use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::resources::{Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Causes, CgroupCounters, CgroupId, Counters, Durations, Losses, Presence, Snapshot, Throttling, Unmet,
+    Causes, CgroupCounters, CgroupId, Counters, Cycles, Durations, Losses, Presence, Snapshot, Throttling,
+    Unmet,
 };
 use crate::sparse::{Gaps, grow, growth};
 use crate::throttle::DURATIONS;
@@ -110,8 +111,18 @@ fn counters_between(earlier: &Counters, later: &Counters) -> Option<wire::Counte
     if earlier == later {
         return None;
     }
-    let Counters { latency, causes, unmet, coarse, neighbors, usage_ns, throttling, memory_events, pressure } =
-        later;
+    let Counters {
+        latency,
+        causes,
+        unmet,
+        cycles,
+        coarse,
+        neighbors,
+        usage_ns,
+        throttling,
+        memory_events,
+        pressure,
+    } = later;
     let sum_grew = latency.sum_ns().wrapping_sub(earlier.latency.sum_ns());
     let causes_grew = total(causes).wrapping_sub(total(&earlier.causes));
     let mut changed = Vec::new();
@@ -143,6 +154,7 @@ fn counters_between(earlier: &Counters, later: &Counters) -> Option<wire::Counte
             pressure.as_ref().map(Pressure::parts),
         ),
         unmet: known_between(earlier.unmet.as_ref().map(Unmet::parts), unmet.as_ref().map(Unmet::parts)),
+        cycles: known_between(earlier.cycles.as_ref().map(Cycles::parts), cycles.as_ref().map(Cycles::parts)),
     })
 }
 
@@ -182,6 +194,8 @@ fn apply_counters(counters: &mut Counters, change: wire::Counters) -> Result<(),
     counters.pressure = grow_known(pressure, change.pressure)?.map(Pressure::from_parts);
     let unmet = counters.unmet.as_ref().map(Unmet::parts);
     counters.unmet = grow_known(unmet, change.unmet)?.map(Unmet::from_parts);
+    let cycles = counters.cycles.as_ref().map(Cycles::parts);
+    counters.cycles = grow_known(cycles, change.cycles)?.map(Cycles::from_parts);
     Ok(())
 }
 

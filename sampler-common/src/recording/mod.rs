@@ -25,7 +25,8 @@
 //!
 //! [`VERSION`] rises with every change by which an older reader would not give back exactly what was written, be it one
 //! more field; such a reader refuses the file. A newer one reads all older versions: what they did not have is
-//! [`Default`]. Version 2 has what containers would have used while they waited ([`crate::snapshot::Unmet`]).
+//! [`Default`]. Version 2 has what containers would have used while they waited
+//! ([`crate::snapshot::Unmet`]), version 3 how their cycles went with their waits ([`crate::snapshot::Cycles`]).
 
 mod difference;
 mod frame;
@@ -41,7 +42,7 @@ pub use writer::Writer;
 use crate::sparse::Malformed;
 
 /// The version of the format that is written, and the highest that is read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Every so many snapshots one is whole.
 pub const KEY_EVERY: u64 = 64;
 /// Most cgroups in a snapshot.

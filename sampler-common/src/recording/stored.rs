@@ -6,7 +6,8 @@ use super::*;
 use crate::identity::{Container, Identity, Names, Owner, Pod, QosClass, Runtime};
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Causes, CgroupCounters, CgroupId, Counters, Durations, Losses, Presence, Snapshot, Throttling, Unmet,
+    Causes, CgroupCounters, CgroupId, Counters, Cycles, Durations, Losses, Presence, Snapshot, Throttling,
+    Unmet,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -61,6 +62,7 @@ fn counted(from: u64) -> Counters {
     let mut counters = Counters {
         causes: Causes::from_parts(std::array::from_fn(|at| from + at as u64)),
         unmet: Some(Unmet { paced_ns: from + 80, busy_ns: from + 81 }),
+        cycles: Some(Cycles::from_parts(std::array::from_fn(|at| from + 90 + at as u64))),
         neighbors: [(CgroupId(9), from + 10), (CgroupId(1 << 40), from + 11)].into(),
         usage_ns: from + 12,
         throttling: Throttling::from_parts(
@@ -132,11 +134,11 @@ fn unit() -> CgroupCounters {
     }
 }
 
-/// What version 1 could not say.
-fn without_unmet(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
+/// Without what an earlier version could not say.
+fn without(mut snapshots: Vec<Snapshot>, forget: impl Fn(&mut Counters)) -> Vec<Snapshot> {
     for snapshot in &mut snapshots {
-        snapshot.other.unmet = None;
-        snapshot.cgroups.values_mut().for_each(|cgroup| cgroup.counters.unmet = None);
+        forget(&mut snapshot.other);
+        snapshot.cgroups.values_mut().for_each(|cgroup| forget(&mut cgroup.counters));
     }
     snapshots
 }
@@ -161,10 +163,20 @@ fn read(version: u32) -> (Header, Vec<Snapshot>) {
 #[test]
 fn a_recording_of_version_1_is_read_as_it_was_written() {
     let (header, snapshots) = stored();
-    assert_eq!(read(1), (header, without_unmet(snapshots)));
+    let snapshots = without(snapshots, |counters| {
+        counters.unmet = None;
+        counters.cycles = None;
+    });
+    assert_eq!(read(1), (header, snapshots));
 }
 
 #[test]
 fn a_recording_of_version_2_is_read_as_it_was_written() {
-    assert_eq!(read(2), stored());
+    let (header, snapshots) = stored();
+    assert_eq!(read(2), (header, without(snapshots, |counters| counters.cycles = None)));
+}
+
+#[test]
+fn a_recording_of_version_3_is_read_as_it_was_written() {
+    assert_eq!(read(3), stored());
 }

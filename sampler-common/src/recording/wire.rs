@@ -109,6 +109,9 @@ pub struct Counters {
     /// From version 2 on.
     #[prost(message, optional, tag = "12")]
     pub unmet: Option<Growth>,
+    /// From version 3 on.
+    #[prost(message, optional, tag = "13")]
+    pub cycles: Option<Growth>,
 }
 
 /// Change of counters that may not be known. Once known, they grow from 0.

@@ -14,7 +14,7 @@ use crate::demand::{Bottleneck, Demand};
 use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::identity::{Container, Names, Pod, QosClass, Runtime};
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use crate::snapshot::{Causes, CgroupId, Durations, Throttling, Unmet};
+use crate::snapshot::{Causes, CgroupId, Cycles, Durations, Throttling, Unmet};
 use crate::sparse;
 use crate::throttle::DURATIONS;
 use crate::window::{Case, Window};
@@ -144,6 +144,12 @@ fn window(window: wire::Window) -> Result<Window> {
             untold_ns: causes.untold_ns,
         },
         unmet: window.unmet.map(|wire::Unmet { paced_ns, busy_ns }| Unmet { paced_ns, busy_ns }),
+        cycles: window.cycles.map(|wire::Cycles { count, waits, sleeps, sums }| Cycles {
+            count,
+            waits,
+            sleeps,
+            sums,
+        }),
         coarse: coarse.map(|counts| CoarseHistogram { counts }),
         neighbors: neighbors.collect(),
         unnamed_neighbor_ns: window.unnamed_neighbor_ns,

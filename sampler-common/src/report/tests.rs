@@ -13,7 +13,7 @@ use crate::histogram::{CoarseHistogram, LatencyHistogram};
 use crate::identity::{Identity, Names, Owner, Pod, QosClass, Runtime};
 use crate::recording::tests as arbitrary;
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use crate::snapshot::{Causes, CgroupCounters, Durations, Throttling, Unmet};
+use crate::snapshot::{Causes, CgroupCounters, Cycles, Durations, Throttling, Unmet};
 use crate::throttle::DURATIONS;
 use crate::window::Case;
 
@@ -145,6 +145,7 @@ fn the_largest_message_within_the_bounds_is_within_the_bound_of_bytes() {
     window.latency = LatencyHistogram::new([u64::MAX; BUCKETS], u64::MAX);
     window.causes = Causes::from_parts([u64::MAX; 8]);
     window.unmet = Some(Unmet { paced_ns: u64::MAX, busy_ns: u64::MAX });
+    window.cycles = Some(Cycles::from_parts([u64::MAX; 4]));
     window.coarse = [CoarseHistogram { counts: [u64::MAX; OCTAVES] }; TOLD];
     window.neighbors = vec![(CgroupId(u64::MAX), u64::MAX); NEIGHBORS];
     window.throttling = Throttling::from_parts([u64::MAX; 4], Durations::Counted([u64::MAX; DURATIONS]));
@@ -250,7 +251,7 @@ fn another_version_is_refused_in_a_sentence() {
     assert_eq!(Report::decode(&[]), Err(ReportError::Version { version: 0 }));
 }
 
-/// What is stored in `report-v1-unmet`. Every field has a value of its own.
+/// What is stored in `report-v1-cycles`. Every field has a value of its own.
 fn stored() -> Report {
     let container = Container {
         runtime: Some(Runtime::CriO),
@@ -271,6 +272,7 @@ fn stored() -> Report {
         latency: LatencyHistogram::new(std::array::from_fn(|at| at as u64 % 7), 12_345_678),
         causes: Causes::from_parts(std::array::from_fn(|at| 100 + at as u64)),
         unmet: Some(Unmet { paced_ns: 71, busy_ns: 72 }),
+        cycles: Some(Cycles::from_parts(std::array::from_fn(|at| 81 + at as u64))),
         coarse: std::array::from_fn(|cause| CoarseHistogram {
             counts: std::array::from_fn(|octave| (cause * octave) as u64),
         }),
@@ -320,7 +322,7 @@ fn stored_path(name: &str) -> PathBuf {
 
 #[test]
 fn a_report_of_version_1_is_read_as_it_was_written() {
-    let path = stored_path("report-v1-unmet");
+    let path = stored_path("report-v1-cycles");
     let written = stored().messages()[0].encode_to_vec();
     let Ok(bytes) = std::fs::read(&path) else {
         std::fs::write(&path, written).unwrap();
@@ -333,12 +335,15 @@ fn a_report_of_version_1_is_read_as_it_was_written() {
     assert_eq!(Report::decode(&[&bytes[..], &unknown].concat()), Ok(stored()));
 }
 
-/// `report-v1` is of before `Window.unmet`.
+/// `report-v1-unmet` is of before `Window.cycles`, `report-v1` of before `Window.unmet` too.
 #[test]
 fn a_report_of_version_1_from_before_a_field_is_read_without_it() {
-    let bytes = std::fs::read(stored_path("report-v1")).unwrap();
     let mut earlier = stored();
+    earlier.containers[0].window.cycles = None;
+    let bytes = std::fs::read(stored_path("report-v1-unmet")).unwrap();
+    assert_eq!(Report::decode(&bytes), Ok(earlier.clone()));
     earlier.containers[0].window.unmet = None;
+    let bytes = std::fs::read(stored_path("report-v1")).unwrap();
     assert_eq!(Report::decode(&bytes), Ok(earlier));
 }
 

@@ -149,6 +149,9 @@ pub struct Window {
     /// Missing: not known.
     #[prost(message, optional, tag = "15")]
     pub unmet: ::core::option::Option<Unmet>,
+    /// Missing: not known.
+    #[prost(message, optional, tag = "16")]
+    pub cycles: ::core::option::Option<Cycles>,
 }
 /// Wait in ns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -182,6 +185,21 @@ pub struct Unmet {
     /// Of threads that have not slept for long: all that they waited.
     #[prost(uint64, tag = "2")]
     pub busy_ns: u64,
+}
+/// How threads' sleeps went with their waits, from one cycle (run and wait, then sleep) to the next. The last three are sums
+/// of squares of differences of times in units of 2^16 ns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cycles {
+    /// Cycles that waited for longer or shorter than the one before.
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    #[prost(uint64, tag = "2")]
+    pub waits: u64,
+    #[prost(uint64, tag = "3")]
+    pub sleeps: u64,
+    /// Of wait and sleep together.
+    #[prost(uint64, tag = "4")]
+    pub sums: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Neighbor {

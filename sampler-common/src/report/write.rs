@@ -4,7 +4,7 @@ use super::{CONTAINERS, LOSS_BYTES, LOSSES, Measured, NEIGHBORS, Report, VERSION
 use crate::demand::{Bottleneck, Demand};
 use crate::identity::{Container, Names, Pod, QosClass, Runtime};
 use crate::resources::{CpuLimit, LimitOf, Limits, Memory, MemoryEvents, Pressure};
-use crate::snapshot::{Causes, Durations, Throttling, Unmet};
+use crate::snapshot::{Causes, Cycles, Durations, Throttling, Unmet};
 use crate::sparse;
 use crate::window::{Case, Window};
 
@@ -91,6 +91,7 @@ fn window(window: &Window) -> wire::Window {
         latency,
         causes,
         unmet,
+        cycles,
         coarse,
         neighbors,
         unnamed_neighbor_ns,
@@ -128,6 +129,12 @@ fn window(window: &Window) -> wire::Window {
             wire::Pressure { cpu_some_ns, cpu_full_ns, memory_some_ns, memory_full_ns }
         }),
         unmet: unmet.map(|Unmet { paced_ns, busy_ns }| wire::Unmet { paced_ns, busy_ns }),
+        cycles: cycles.map(|Cycles { count, waits, sleeps, sums }| wire::Cycles {
+            count,
+            waits,
+            sleeps,
+            sums,
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use aya::maps::{Map, MapData, MapError, Queue, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, FEntry, FExit, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use sampler_common::abi::{Baseline, Cpu, CssEntry, Kernel, Row, Slot, SlotRecord, TABLE};
+use sampler_common::abi::{Baseline, Cpu, CssEntry, CycleSums, Kernel, Row, Slot, SlotRecord, TABLE};
 use sampler_common::throttle::Throttle;
 use thiserror::Error;
 
@@ -187,6 +187,8 @@ pub struct Programs {
     /// By css id.
     pub csses: Mapped<CssEntry>,
     /// By slot.
+    pub cycles: Mapped<CycleSums>,
+    /// By slot.
     pub slots: Mapped<SlotRecord>,
     /// Slots to be given out.
     pub free_slots: Queue<MapData, Slot>,
@@ -230,6 +232,7 @@ impl Programs {
             .map_max_entries("ROWS", rows)
             .map_max_entries("THROTTLES", rows)
             .map_max_entries("CPUS", cpus)
+            .map_max_entries("CYCLES", slots)
             .map_max_entries("SLOTS", slots)
             .map_max_entries("FREE_SLOTS", slots)
             .load(object)
@@ -250,6 +253,7 @@ impl Programs {
             cpus: mapped(&mut bpf, "CPUS", cpus)?,
             baselines: mapped(&mut bpf, "BASELINES", TABLE as usize)?,
             csses: mapped(&mut bpf, "CSSES", TABLE as usize)?,
+            cycles: mapped(&mut bpf, "CYCLES", slots as usize)?,
             slots: mapped(&mut bpf, "SLOTS", slots as usize)?,
             free_slots,
             cgroup_events: RingBuf::try_from(take(&mut bpf, "CGROUP_EVENTS")?)

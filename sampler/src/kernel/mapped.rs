@@ -48,6 +48,8 @@ unsafe impl Plain for sampler_common::abi::Baseline {}
 // SAFETY: as above.
 unsafe impl Plain for sampler_common::abi::CssEntry {}
 // SAFETY: as above.
+unsafe impl Plain for sampler_common::abi::CycleSums {}
+// SAFETY: as above.
 unsafe impl Plain for sampler_common::abi::SlotRecord {}
 // SAFETY: as above.
 unsafe impl Plain for sampler_common::throttle::Throttle {}

@@ -188,6 +188,7 @@ impl Reader {
         let slots = self.slots.len();
         let (rows, holders, counted, other) =
             (&self.programs.rows, &self.holders, &mut self.counted, &mut self.other);
+        let cycles = &self.programs.cycles;
         let mut grown = Vec::with_capacity(slots);
         for (slot, state) in self.slots.iter_mut().enumerate() {
             let counters = match state.counts_for {
@@ -200,8 +201,8 @@ impl Reader {
                 continue;
             };
             let mut neighbors = Vec::new();
-            let has_grown =
-                state.rows.read(rows, slots, slot, counters, |holder, ns| neighbors.push((holder, ns)));
+            let named = |holder, ns| neighbors.push((holder, ns));
+            let has_grown = state.rows.read(rows, cycles, slots, slot, counters, named);
             for (holder, ns) in neighbors {
                 // One that nobody knows any more stays unnamed; so does a cgroup within the container itself, which
                 // counted as another until it was seen.

@@ -8,10 +8,10 @@
 use std::mem::offset_of;
 use std::ptr::read_volatile;
 
-use sampler_common::abi::{CAUSES, PACES, ROW_HEAD_BYTES, Row, TOLD};
+use sampler_common::abi::{CAUSES, CycleSums, PACES, ROW_HEAD_BYTES, Row, TOLD};
 use sampler_common::buckets::{BUCKETS, OCTAVES};
 use sampler_common::neighbors::{ENTRIES, Neighbors};
-use sampler_common::snapshot::Counters;
+use sampler_common::snapshot::{Counters, Cycles};
 use sampler_common::timeline::Holder;
 
 use crate::kernel::mapped::Mapped;
@@ -24,6 +24,8 @@ pub struct SlotRows {
     /// Sum of the rows' first cache lines: when it has not grown, nothing has.
     head: [u64; HEAD_WORDS],
     sums: Sums,
+    /// Not by CPU.
+    cycles: CycleSums,
     /// By CPU.
     neighbors: Vec<Neighbors>,
 }
@@ -40,7 +42,12 @@ struct Sums {
 impl SlotRows {
     /// Rows that have never been counted in.
     pub fn new(cpus: usize) -> Self {
-        Self { head: [0; HEAD_WORDS], sums: Sums::default(), neighbors: vec![Neighbors::default(); cpus] }
+        Self {
+            head: [0; HEAD_WORDS],
+            sums: Sums::default(),
+            cycles: CycleSums::default(),
+            neighbors: vec![Neighbors::default(); cpus],
+        }
     }
 
     /// Adds what the rows of `slot` have grown by to `counters`, and hands each neighbour with the time (ns)
@@ -48,6 +55,7 @@ impl SlotRows {
     pub fn read(
         &mut self,
         rows: &Mapped<Row>,
+        cycles: &Mapped<CycleSums>,
         slots: usize,
         slot: usize,
         counters: &mut Counters,
@@ -67,7 +75,9 @@ impl SlotRows {
         for (index, last) in indices.zip(&mut self.neighbors) {
             let row = rows.read(index);
             sums.add(&row);
-            if let Some(now) = settled_neighbors(rows.at(index), row.neighbors) {
+            // SAFETY: inside the row.
+            let neighbors = unsafe { rows.at(index).byte_add(offset_of!(Row, neighbors)) };
+            if let Some(now) = settled::<Neighbors>(neighbors.cast()) {
                 grown(last, &now).for_each(|(holder, ns)| neighbor(holder, ns));
                 *last = now;
             }
@@ -75,6 +85,13 @@ impl SlotRows {
         let growth = sums.since(&self.sums);
         counters.add_row(&growth.latency, &growth.wait_ns, &growth.coarse, &growth.unmet);
         self.sums = sums;
+        // Written before the row's count, so never behind it.
+        if let Some(now) = settled(cycles.at(slot)) {
+            counters.add_cycles(&Cycles::from_parts(std::array::from_fn(|term| {
+                now.sums[term].wrapping_sub(self.cycles.sums[term])
+            })));
+            self.cycles = now;
+        }
         true
     }
 }
@@ -87,13 +104,15 @@ fn add_head(sum: &mut [u64; HEAD_WORDS], row: *const Row) {
     }
 }
 
-/// A row's neighbours, once they have been read the same twice: an entry that is taken over between the
-/// reading of its parts would give one neighbour's time to another. `None` while they keep changing: the
-/// next read has them.
-fn settled_neighbors(row: *const Row, mut first: Neighbors) -> Option<Neighbors> {
+/// Numbers that belong together, once they have been read the same twice: of neighbours an entry that is taken over between
+/// the reading of its parts would give one neighbour's time to another. `None` while they keep changing: the next read
+/// has them.
+fn settled<T: Copy + PartialEq>(numbers: *const T) -> Option<T> {
+    // SAFETY: a map value, or a part of one, of integers only.
+    let read = || unsafe { read_volatile(numbers) };
+    let mut first = read();
     for _ in 0..3 {
-        // SAFETY: a row's neighbours, which are integers only.
-        let again = unsafe { read_volatile(row.byte_add(offset_of!(Row, neighbors)).cast::<Neighbors>()) };
+        let again = read();
         if again == first {
             return Some(first);
         }
