@@ -12,7 +12,7 @@ use sampler::read::{Reader, Start};
 use sampler_common::demand::{Bottleneck, Demand, estimate};
 use sampler_common::window::Windows;
 
-loadline_tests::tests![closed_loops within 1800 s, open_loop within 600 s];
+loadline_tests::tests![closed_loops within 1800 s, fixed_times within 1800 s, open_loop within 600 s];
 
 const WINDOW: Duration = Duration::from_secs(5);
 /// Before a window, for what went before to be over.
@@ -51,7 +51,7 @@ impl Extent {
         Duration::from_secs(if self == Self::Full { 30 } else { 10 })
     }
 
-    fn loads(self) -> Vec<Wants> {
+    fn closed_loops(self) -> Vec<Wants> {
         const ALL: &[u32] = &[10, 25, 50, 80];
         match self {
             Self::Short => vec![Wants::new("50/50", 2).held(&[25], &[30])],
@@ -63,6 +63,24 @@ impl Extent {
             Self::Full => ["50/50", "20/50", "5/100", "constant"]
                 .into_iter()
                 .flat_map(|name| (1..=4).map(move |threads| Wants::new(name, threads).held(ALL, &[30, 100])))
+                .collect(),
+        }
+    }
+
+    /// Limits that delay each piece of work, by times that differ because periods are no part of what is between pieces, and
+    /// let it be done before the next one comes.
+    fn fixed_times(self) -> Vec<Wants> {
+        match self {
+            Self::Short => vec![Wants::new("20@270", 2).held(&[150], &[])],
+            Self::Usual => vec![
+                Wants::new("20@270", 2).held(&[150], &[100]),
+                Wants::new("10@130", 3).held(&[200], &[60]),
+            ],
+            Self::Full => ["20@270", "10@130"]
+                .into_iter()
+                .flat_map(|name| {
+                    (1..=4).map(move |threads| Wants::new(name, threads).held(&[150, 200], &[60, 100]))
+                })
                 .collect(),
         }
     }
@@ -80,12 +98,14 @@ struct Wants {
 }
 
 impl Wants {
-    /// By its name: how many ms it works, and then sleeps.
+    /// By its name: how many ms it works, and then sleeps (`/`), or for how many it works every so many ms (`@`).
     fn new(name: &'static str, threads: usize) -> Self {
         let ms = |text: &str| Duration::from_millis(text.parse().unwrap());
-        let work = match name.split_once('/') {
-            Some((run, sleep)) => Work::Cycle { run: ms(run), sleep: ms(sleep) },
-            None => Work::Spin,
+        let parts = |by| name.split_once(by).map(|(run, time)| (ms(run), ms(time)));
+        let work = match (parts('/'), parts('@')) {
+            (Some((run, sleep)), _) => Work::Cycle { run, sleep },
+            (_, Some((run, every))) => Work::Serve { run, every, backlog: 10 },
+            _ => Work::Spin,
         };
         Self { name, threads, work, levels: &[], weights: &[] }
     }
@@ -94,8 +114,17 @@ impl Wants {
         Self { levels, weights, ..self }
     }
 
-    fn sleep(&self) -> bool {
-        matches!(self.work, Work::Cycle { .. })
+    /// What is asked of what is said of it.
+    fn expected(&self) -> Expected {
+        match self.work {
+            Work::Spin => Expected::Near,
+            _ => Expected::NearAndSure,
+        }
+    }
+
+    /// Whether it would use more.
+    fn goes_on(&self) -> bool {
+        matches!(self.work, Work::Cycle { .. } | Work::Spin)
     }
 }
 
@@ -200,12 +229,21 @@ impl Table {
 /// Threads that work and sleep, or only work, each at its own pace: held back by a limit, then by neighbours. Catches a
 /// demand that is usage, or wait, and causes that do not lead to the bottleneck.
 fn closed_loops() {
-    let extent = Extent::of_this_run();
+    hold_back(Extent::of_this_run(), Extent::closed_loops);
+}
+
+/// Threads whose work arrives by itself and that keep up though they wait: they would use no more. Catches a demand that
+/// takes them for closed loops.
+fn fixed_times() {
+    hold_back(Extent::of_this_run(), Extent::fixed_times);
+}
+
+/// Holds loads back by a limit, then by neighbours.
+fn hold_back(extent: Extent, loads: impl Fn(Extent) -> Vec<Wants>) {
     let mut node = Node::new();
     let mut table = Table::begin();
-    for wants in extent.loads() {
+    for wants in loads(extent) {
         let name = format!("{} × {}", wants.threads, wants.name);
-        let expected = if wants.sleep() { Expected::NearAndSure } else { Expected::Near };
         let threads = vec![wants.work.anywhere(); wants.threads];
         let load = Load::start(Some(&node.container), &threads).unwrap();
         std::thread::sleep(SETTLE);
@@ -214,7 +252,11 @@ fn closed_loops() {
         let before = node.uses(extent.truth() / 2);
         for level in wants.levels {
             node.limit(before * f64::from(*level) / 100.0);
-            said.push((format!("{level} % limit"), Some(Bottleneck::Quota), node.wants()));
+            said.push((
+                format!("{level} % limit"),
+                wants.goes_on().then_some(Bottleneck::Quota),
+                node.wants(),
+            ));
         }
         node.container.unlimit_cpu().unwrap();
         let busy = vec![Work::Spin.anywhere(); if wants.weights.is_empty() { 0 } else { CPUS as usize }];
@@ -223,7 +265,7 @@ fn closed_loops() {
             node.container.weigh_cpu(*weight).unwrap();
             std::thread::sleep(SETTLE);
             // With as much weight as they a small load is hardly held back, and a large one as much by itself.
-            let is = (*weight < 100).then_some(Bottleneck::Neighbors);
+            let is = (wants.goes_on() && *weight < 100).then_some(Bottleneck::Neighbors);
             said.push((format!("neighbours, weight {weight}"), is, node.wants()));
         }
         node.container.weigh_cpu(100).unwrap();
@@ -231,7 +273,7 @@ fn closed_loops() {
         let truth = (before + node.uses(extent.truth() / 2)) / 2.0;
         load.park().unwrap();
         for (by, is, demand) in said {
-            table.case(&name, &by, truth, demand, is, expected);
+            table.case(&name, &by, truth, demand, is, wants.expected());
         }
     }
     table.end();
