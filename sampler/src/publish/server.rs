@@ -1,37 +1,51 @@
 //! HTTP: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Everything is bounded: so many connections at a time, one request for each, a time within which all of it must be
-//! over. A body is encoded once for each window and shared, so neither many scrapes nor slow ones cost memory.
+//! Everything is bounded, and nobody is kept waiting by others:
+//!
+//! * A body is encoded once for each window and shared. So few scrapes are answered at a time that those which nobody reads
+//!   hold few bodies, and each has to be taken within a time. What is too much waits for a moment, then gets a 503.
+//! * A connection is for one request. Where there are too many, the oldest goes that is not being answered with metrics:
+//!   whoever comes to ask for `/healthz` always finds a place.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_io_timeout::TimeoutStream;
 
 use super::{Format, Publisher};
 use crate::signals::Stop;
 
-/// Connections that are served at a time; others wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+/// Those of them that are answered with metrics.
+const SCRAPES: usize = 8;
 /// Time for a request's head to arrive.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
-/// Time for a connection, answer included.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
+/// Time for which a scrape waits for its turn.
+const TURN_LIMIT: Duration = Duration::from_secs(3);
+/// Whoever takes nothing for so long does not read.
+const STALL_LIMIT: Duration = Duration::from_secs(3);
+/// Time for a connection, answer included: beyond Prometheus' usual limit of 10 s for a scrape.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
 /// Time for answers that are under way when the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
+/// Threads that encode: one for each format.
+const ENCODERS: usize = 2;
 
 /// Why there is no server.
 #[derive(Debug, Error)]
@@ -53,8 +67,11 @@ pub fn run(
     publisher: Arc<Publisher>,
     failed: oneshot::Receiver<()>,
 ) -> Result<(), ServerError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(ENCODERS)
+        .build()
+        .map_err(ServerError::Runtime)?;
     let served = runtime.block_on(serve(listener, publisher, failed));
     // A body that is being encoded for nobody any more is not waited for.
     runtime.shutdown_background();
@@ -71,59 +88,73 @@ async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServerError::Socket)?;
     let address = listener.local_addr().map_err(ServerError::Socket)?;
     tracing::info!(%address, "serving metrics");
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
+    let turns = Arc::new(Semaphore::new(SCRAPES));
     loop {
         tokio::select! {
             biased;
             signal = stop.asked() => break tracing::info!(signal, "stopping"),
             _ = &mut failed => break,
-            // Reaps those that have ended.
-            Some(_) = connections.join_next() => {}
-            accepted = accept(&listener, &room) => {
-                let (stream, place) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        // Out of file descriptors, most likely: it passes, and must not become a busy loop.
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                };
-                let publisher = publisher.clone();
-                connections.spawn(async move {
-                    connection(stream, publisher).await;
-                    drop(place);
-                });
+            Some(_) = connections.running.join_next() => connections.forget_ended(),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => connections.add(stream, Arc::clone(&publisher), Arc::clone(&turns)),
+                Err(error) => {
+                    // Out of file descriptors, most likely: it passes, and must not become a busy loop.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
     drop(listener);
-    let _ =
-        tokio::time::timeout(STOP_LIMIT, async { while connections.join_next().await.is_some() {} }).await;
+    let mut running = connections.running;
+    let _ = tokio::time::timeout(STOP_LIMIT, async { while running.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
-/// The next connection, once there is room for it.
-async fn accept(
-    listener: &tokio::net::TcpListener,
-    room: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = room.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+/// Being answered with metrics: kept for as long as the connection lives, since an answer is on its way until then.
+type Turn = Arc<OnceLock<OwnedSemaphorePermit>>;
+
+/// All connections, the oldest first.
+#[derive(Default)]
+struct Connections {
+    running: JoinSet<()>,
+    by_age: VecDeque<(AbortHandle, Turn)>,
 }
 
-async fn connection(stream: TcpStream, publisher: Arc<Publisher>) {
+impl Connections {
+    /// One more. Of too many one that has no turn goes: as long as it has not asked, or waits, it is owed the least.
+    fn add(&mut self, stream: TcpStream, publisher: Arc<Publisher>, turns: Arc<Semaphore>) {
+        self.forget_ended();
+        if self.by_age.len() >= CONNECTIONS
+            && let Some(oldest) = self.by_age.iter().position(|(_, turn)| turn.get().is_none())
+            && let Some((connection, _)) = self.by_age.remove(oldest)
+        {
+            tracing::debug!("too many connections: the oldest goes");
+            connection.abort();
+        }
+        let turn = Turn::default();
+        let running = self.running.spawn(connection(stream, publisher, turns, Arc::clone(&turn)));
+        self.by_age.push_back((running, turn));
+    }
+
+    fn forget_ended(&mut self) {
+        self.by_age.retain(|(connection, _)| !connection.is_finished());
+    }
+}
+
+async fn connection(stream: TcpStream, publisher: Arc<Publisher>, turns: Arc<Semaphore>, turn: Turn) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(STALL_LIMIT));
     let service = service_fn(|request| {
-        let publisher = publisher.clone();
-        async move { Ok::<_, Infallible>(answer(&request, publisher).await) }
+        let (publisher, turns, turn) = (Arc::clone(&publisher), Arc::clone(&turns), Arc::clone(&turn));
+        async move { Ok::<_, Infallible>(answer(&request, publisher, turns, &turn).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     match tokio::time::timeout(CONNECTION_LIMIT, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection failed"),
@@ -131,40 +162,58 @@ async fn connection(stream: TcpStream, publisher: Arc<Publisher>) {
     }
 }
 
-async fn answer<B>(request: &Request<B>, publisher: Arc<Publisher>) -> Response<Full<Bytes>> {
+async fn answer<B>(
+    request: &Request<B>,
+    publisher: Arc<Publisher>,
+    turns: Arc<Semaphore>,
+    turn: &OnceLock<OwnedSemaphorePermit>,
+) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
-        refused.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     match request.uri().path() {
         "/metrics" => {
-            let format = negotiate(request.headers());
-            let is_read = request.method() == Method::GET;
-            let encode = move || if is_read { publisher.scrape(format) } else { publisher.peek(format) };
-            // Encoding takes some ms, in which /healthz is to be answered.
-            match tokio::task::spawn_blocking(encode).await {
-                Ok(Ok(body)) => respond(StatusCode::OK, format.content_type(), body),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "cannot encode the metrics");
-                    text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics")
-                }
-                Err(error) => {
-                    tracing::error!(%error, "encoding the metrics failed");
-                    text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics")
-                }
-            }
+            let Ok(Ok(permit)) = tokio::time::timeout(TURN_LIMIT, turns.acquire_owned()).await else {
+                let mut refused = text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at a time");
+                refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                return refused;
+            };
+            // A connection has one request, so that there is none yet.
+            let _ = turn.set(permit);
+            metrics(request, publisher).await
         }
-        "/healthz" => state(publisher.health()),
+        "/healthz" => state(publisher.health().map(|()| None)),
         "/readyz" => state(publisher.readiness()),
         "/" => text(StatusCode::OK, "Loadline sampler: /metrics, /healthz, /readyz"),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz"),
     }
 }
 
-fn state(state: Result<(), String>) -> Response<Full<Bytes>> {
+async fn metrics<B>(request: &Request<B>, publisher: Arc<Publisher>) -> Response<Full<Bytes>> {
+    let format = negotiate(request.headers());
+    let is_read = request.method() == Method::GET;
+    let encode = move || if is_read { publisher.scrape(format) } else { publisher.peek(format) };
+    // Encoding takes some ms, in which /healthz is to be answered.
+    match tokio::task::spawn_blocking(encode).await {
+        Ok(Ok(body)) => respond(StatusCode::OK, format.content_type(), body),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot encode the metrics");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics")
+        }
+        Err(error) => {
+            tracing::error!(%error, "encoding the metrics failed");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode the metrics")
+        }
+    }
+}
+
+/// Whether all is well, with what is to be known beside it.
+fn state(state: Result<Option<String>, String>) -> Response<Full<Bytes>> {
     match state {
-        Ok(()) => text(StatusCode::OK, "ok"),
+        Ok(None) => text(StatusCode::OK, "ok"),
+        Ok(Some(note)) => text(StatusCode::OK, &format!("ok; {note}")),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
 }
@@ -177,8 +226,8 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -225,7 +274,9 @@ mod tests {
         let publisher = Arc::new(Publisher::new(1, 10, Duration::from_secs(5)));
         for method in [Method::HEAD, Method::HEAD, Method::GET] {
             let request = Request::builder().method(method).uri("/metrics").body(()).unwrap();
-            assert_eq!(answer(&request, publisher.clone()).await.status(), StatusCode::OK);
+            let (turns, turn) = (Arc::new(Semaphore::new(1)), OnceLock::new());
+            let answered = answer(&request, publisher.clone(), turns, &turn).await;
+            assert_eq!(answered.status(), StatusCode::OK);
         }
         let snapshot = Snapshot { at_ns: 1, ..Snapshot::default() };
         publisher.observe(snapshot, Health::default()).unwrap();
