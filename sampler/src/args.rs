@@ -65,6 +65,17 @@ pub enum Command {
     Record(Record),
 }
 
+impl Command {
+    /// What may also be replayed, in what it says of a machine.
+    fn live(&mut self) -> Option<&mut Live> {
+        match self {
+            Self::Serve(serve) => Some(&mut serve.live),
+            Self::Top(top) => Some(&mut top.live),
+            Self::Record(_) => None,
+        }
+    }
+}
+
 /// `sampler serve`
 #[derive(Debug, Args)]
 pub struct Serve {
@@ -131,7 +142,8 @@ pub struct Live {
     #[arg(long, env = "LOADLINE_INTERVAL", default_value = "5s", value_name = "TIME", value_parser = interval)]
     pub interval: Duration,
     /// Name of this Kubernetes node: pods get their names from the API server then, which is found by KUBECONFIG, a
-    /// pod's service account, or ~/.kube/config
+    /// pod's service account, or ~/.kube/config. With --replay: of the node that was recorded, for containers whose names
+    /// the recording does not have
     #[arg(long, env = "LOADLINE_NODE_NAME", value_name = "NAME", value_parser = node_name)]
     pub node_name: Option<NodeName>,
     /// Where the host's cgroups are mounted, such as /sys/fs/cgroup [default: as /proc/self/mountinfo says]
@@ -150,8 +162,7 @@ pub struct Live {
 }
 
 /// What says how this machine is measured, and nothing to who replays a recording.
-const OF_THIS_MACHINE: [&str; 7] =
-    ["interval", "node_name", "cgroup_root", "cgroup_version", "key", "slots", "bpf_stats"];
+const OF_THIS_MACHINE: [&str; 6] = ["interval", "cgroup_root", "cgroup_version", "key", "slots", "bpf_stats"];
 
 impl Arguments {
     /// The command line and the environment of this process. What cannot be understood ends it, with the reason.
@@ -163,8 +174,8 @@ impl Arguments {
     fn of(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(line)?;
-        if let Some((name, given)) = matches.subcommand()
-            && said(given, "replay")
+        let replayed = matches.subcommand().filter(|(_, given)| said(given, "replay"));
+        if let Some((name, given)) = replayed
             && let Some(argument) = OF_THIS_MACHINE.into_iter().find(|argument| said(given, argument))
         {
             let why = format!(
@@ -174,7 +185,14 @@ impl Arguments {
             let command = command.find_subcommand_mut(name).map_or_else(Self::command, |found| found.clone());
             return Err(command.clone().error(ErrorKind::ArgumentConflict, why));
         }
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let mut arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        // What the environment names is this machine, and the recording may be another's.
+        if replayed.is_some_and(|(_, given)| !said(given, "node_name"))
+            && let Some(live) = arguments.command.live()
+        {
+            live.node_name = None;
+        }
+        Ok(arguments)
     }
 }
 
@@ -333,6 +351,12 @@ mod tests {
         assert_eq!((start.key, start.slots), (Some(Key::Pids), Some(64)));
         assert_eq!(start.cgroups.root.as_deref(), Some(std::path::Path::new("/host")));
         assert_eq!((serve.max_containers, serve.bpf_stats), (7, true));
+    }
+
+    #[test]
+    fn a_recording_may_be_of_a_node_that_has_a_name() {
+        let serve = serve("sampler serve --replay f --node-name n");
+        assert_eq!(serve.live.node_name, Some(NodeName::try_from("n".to_owned()).unwrap()));
     }
 
     #[test]

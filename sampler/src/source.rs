@@ -17,7 +17,7 @@ use crate::cgroup::layout::WAY_OUT;
 use crate::cost;
 use crate::kernel::load::{LoadError, Run, ThrottleHooks};
 use crate::kernel::untested;
-use crate::pods::{self, Named, NamedError};
+use crate::pods::{self, Access, Named, NamedError, NodeName};
 use crate::privileges::{self, PrivilegeError};
 use crate::read::{Reader, StartError, slots};
 
@@ -82,7 +82,7 @@ impl Source {
     /// What the command line asks for.
     pub fn open(live: &args::Live, replay: &args::Replay, bpf_stats: bool) -> Result<Self, SourceError> {
         Ok(match &replay.file {
-            Some(file) => Self::Replay(Box::new(Replay::open(file.clone())?)),
+            Some(file) => Self::Replay(Box::new(Replay::open(file.clone(), live.node_name.as_ref())?)),
             None => Self::Live(Box::new(Live::start(live, bpf_stats)?)),
         })
     }
@@ -143,7 +143,9 @@ impl Source {
     pub fn health(&self) -> Health {
         match self {
             Self::Live(live) => live.health(),
-            Self::Replay(_) => Health::default(),
+            Self::Replay(replay) => {
+                Health { pods: replay.named.as_ref().map(Named::status), ..Health::default() }
+            }
         }
     }
 }
@@ -189,6 +191,8 @@ impl Live {
     /// Measures from now on. The calling thread has no privileges afterwards; this is to be called before others
     /// are started, which have what the one has that starts them.
     fn start(arguments: &args::Live, bpf_stats: bool) -> Result<Self, SourceError> {
+        // Now, since it may be for those alone who have privileges.
+        let access = open_access(arguments.node_name.as_ref())?;
         privileges::check(bpf_stats)?;
         let without = cost::switch_time().map_err(SourceError::Cost)?;
         let reader = Reader::start(arguments.start())?;
@@ -220,7 +224,7 @@ impl Live {
         if !lost.is_empty() {
             tracing::warn!(lost, "with cgroup v1 not everything can be measured; {WAY_OUT}");
         }
-        let named = arguments.node_name.as_ref().map(Named::start).transpose()?.flatten();
+        let named = access.map(|(access, node)| Named::start(access, node)).transpose()?;
         let interval = arguments.interval;
         Ok(Self { reader, named, cpus: cpus(), interval, begun: false, slotless: 0, switch_cost, timed })
     }
@@ -262,6 +266,11 @@ impl Live {
     }
 }
 
+/// How to ask for the names of a node's pods, if it has a name itself.
+fn open_access(node: Option<&NodeName>) -> Result<Option<(Access, &NodeName)>, NamedError> {
+    node.map(|node| Ok((Access::open()?, node))).transpose()
+}
+
 /// This moment, in ns since 1970 and on the clock of snapshots.
 pub fn clocks() -> (u64, u64) {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -283,13 +292,19 @@ pub struct Replay {
     last: Option<(u64, u64)>,
     /// One that has been read and not given yet.
     ahead: Option<Snapshot>,
+    /// Who names the containers of which the recording has no names.
+    named: Option<Named>,
 }
 
 impl Replay {
-    fn open(file: PathBuf) -> Result<Self, SourceError> {
+    fn open(file: PathBuf, node: Option<&NodeName>) -> Result<Self, SourceError> {
+        let access = open_access(node)?;
         let opened = File::open(&file).map_err(|source| SourceError::Open { file: file.clone(), source })?;
         match recording::Reader::open(BufReader::new(opened)) {
-            Ok(recording) => Ok(Self { file, recording, last: None, ahead: None }),
+            Ok(recording) => {
+                let named = access.map(|(access, node)| Named::start(access, node)).transpose()?;
+                Ok(Self { file, recording, last: None, ahead: None, named })
+            }
             Err(source) => Err(SourceError::Recording { file, source }),
         }
     }
@@ -325,8 +340,11 @@ impl Replay {
 
     fn next(&mut self) -> Result<Option<Snapshot>, SourceError> {
         self.look_ahead()?;
-        let next = self.ahead.take();
-        if let Some(snapshot) = &next {
+        let mut next = self.ahead.take();
+        if let Some(snapshot) = &mut next {
+            if let Some(named) = &mut self.named {
+                named.name(snapshot);
+            }
             self.last = Some((snapshot.epoch, snapshot.at_ns));
         }
         Ok(next)

@@ -36,3 +36,12 @@ fn a_switch_is_on_by_any_word_for_it() {
         assert_eq!(why.contains("/nowhere"), code == 1, "{word}: {why}");
     }
 }
+
+#[test]
+fn a_kubeconfig_that_is_named_and_cannot_be_read_ends_the_start_before_anything_else() {
+    let line = "serve --listen 127.0.0.1:0 --node-name node-1";
+    let (ended, why) = run(line, &[("KUBECONFIG", "/nowhere/config")]);
+    assert_eq!(ended, Some(1), "{why}");
+    assert!(why.contains("cannot ask the API server") && why.contains("kubeconfig /nowhere/config"), "{why}");
+    assert!(why.contains("No such file"), "{why}");
+}

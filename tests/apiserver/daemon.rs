@@ -1,14 +1,16 @@
-//! What the daemon publishes of pods: the very code that `sampler serve` runs, from how it finds the API server to what
-//! Prometheus scrapes. Only the counts are not the kernel's.
+//! What the real `sampler serve` publishes of pods: from how it finds the API server to what Prometheus scrapes. It
+//! replays a recording that is written while it is read, so that cgroups are ours to make: the counts are not the
+//! kernel's.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
-use loadline_tests::daemon::Scrape;
-use sampler::pods::{Named, NodeName, State, VERBS};
-use sampler::publish::{Format, Publisher};
-use sampler::source::Health;
+use loadline_tests::daemon::{self, Scrape};
+use nix::sys::stat::Mode;
+use sampler::pods::VERBS;
 use sampler_common::identity::{Container, Identity, Owner, Pod, PodUid};
+use sampler_common::recording::{Header, Writer};
 use sampler_common::snapshot::{CgroupCounters, CgroupId, Presence, Snapshot};
 use serde_json::json;
 
@@ -20,14 +22,16 @@ crate::tests![
 ];
 
 const NODE: &str = "node-1";
-const SECOND: u64 = 1_000_000_000;
+/// From one snapshot to the next.
+const INTERVAL_NS: u64 = 50_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The daemon without a kernel: cgroups are told to it.
 struct Daemon {
-    named: Named,
-    publisher: Publisher,
-    second: u64,
+    process: daemon::Daemon,
+    /// The other end of what it replays, which has no end as long as this is open.
+    recording: Writer<File>,
+    windows: u64,
     cgroups: BTreeMap<CgroupId, CgroupCounters>,
 }
 
@@ -37,11 +41,15 @@ impl Daemon {
         let kubeconfig = cluster.sampler_kubeconfig().await;
         // SAFETY: every test is a process of its own, in which no other thread looks at the environment.
         unsafe { std::env::set_var("KUBECONFIG", kubeconfig) };
-        let node = NodeName::try_from(NODE.to_owned()).unwrap();
-        // It waits, and has a runtime of its own.
-        let named = tokio::task::spawn_blocking(move || Named::start(&node)).await.unwrap().unwrap().unwrap();
-        let publisher = Publisher::new(4, 100, Duration::from_secs(1));
-        Self { named, publisher, second: 0, cgroups: BTreeMap::new() }
+        let pipe = std::env::temp_dir().join("recording");
+        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        // Also for reading, so that nobody waits for the other end.
+        let file = File::options().read(true).write(true).open(&pipe).unwrap();
+        let header = Header { cpus: 4, interval_ns: INTERVAL_NS, ..Header::default() };
+        let recording = Writer::create(file, header).unwrap();
+        let arguments = ["--replay", pipe.to_str().unwrap(), "--node-name", NODE];
+        let process = daemon::Daemon::spawn(&arguments, || Ok(())).unwrap();
+        Self { process, recording, windows: 0, cgroups: BTreeMap::new() }
     }
 
     /// A cgroup where the runtime makes it.
@@ -70,34 +78,36 @@ impl Daemon {
         self.cgroups.get_mut(&CgroupId(number)).unwrap().presence = Presence::Removed;
     }
 
-    /// The next window: what `sampler serve` does at the end of each interval.
-    fn look(&mut self) {
-        self.second += 1;
-        let mut snapshot = Snapshot {
-            at_ns: self.second * SECOND,
+    /// The next window, as it is scraped.
+    fn look(&mut self) -> Scrape {
+        self.windows += 1;
+        let snapshot = Snapshot {
+            at_ns: self.windows * INTERVAL_NS,
             throttle_hooks: true,
             cgroups: self.cgroups.clone(),
             ..Snapshot::default()
         };
-        self.named.name(&mut snapshot);
-        let health = Health { pods: Some(self.named.status()), ..Health::default() };
-        self.publisher.observe(snapshot, health).unwrap();
+        self.recording.append(&snapshot).unwrap();
         self.cgroups.retain(|_, cgroup| cgroup.presence == Presence::Live);
-    }
-
-    /// What somebody scrapes who likes text.
-    fn scrape(&self) -> Scrape {
-        let text = self.publisher.scrape(Format::OpenMetrics).unwrap();
-        Scrape::read(std::str::from_utf8(&text).unwrap())
+        let until = Instant::now() + PATIENCE;
+        loop {
+            // It may not listen yet.
+            if let Ok(scrape) = self.process.scrape()
+                && scrape.sum("loadline_sampler_windows_total", &[]) == Some(self.windows as f64)
+            {
+                return scrape;
+            }
+            assert!(Instant::now() < until, "no window in {PATIENCE:?}: {}", self.process.said().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Looks again and again, until what is scraped is as expected.
-    async fn until(&mut self, what: &str, expected: impl Fn(&Self, &Scrape) -> bool) -> Scrape {
+    async fn until(&mut self, what: &str, expected: impl Fn(&Scrape) -> bool) -> Scrape {
         let until = Instant::now() + PATIENCE;
         loop {
-            self.look();
-            let scrape = self.scrape();
-            if expected(self, &scrape) {
+            let scrape = self.look();
+            if expected(&scrape) {
                 return scrape;
             }
             assert!(Instant::now() < until, "not in {PATIENCE:?}: {what}; {:#?}", delays(&scrape));
@@ -106,7 +116,14 @@ impl Daemon {
     }
 }
 
-/// Delays by pod and container.
+/// Whether the container of this digit has the name that is expected.
+fn is_named(scrape: &Scrape, pod: &str, digit: char) -> bool {
+    let id = id(digit);
+    let labels = [("pod", pod), ("container", "nginx"), ("container_id", id.as_str())];
+    scrape.sum("loadline_container_info", &labels).is_some()
+}
+
+/// Delays by pod and container, of those that had any.
 fn delays(scrape: &Scrape) -> BTreeMap<(String, String), f64> {
     let label = |sample: &str, name: &str| {
         let value = sample.split_once(&format!("{name}=\""))?.1.split_once('"')?.0;
@@ -118,7 +135,7 @@ fn delays(scrape: &Scrape) -> BTreeMap<(String, String), f64> {
         assert_eq!(label(labels, "namespace").as_deref(), Some(NAMESPACE), "{sample}");
         Some(((pod, label(labels, "container")?), *value))
     };
-    scrape.samples().iter().filter_map(count).collect()
+    scrape.samples().iter().filter_map(count).filter(|(_, count)| *count > 0.0).collect()
 }
 
 fn of<const N: usize>(counts: [(&str, &str, f64); N]) -> BTreeMap<(String, String), f64> {
@@ -142,16 +159,15 @@ fn names_reach_the_scrape_and_stay_for_the_last_window() {
         daemon.make(11, &old, 'a');
         daemon.count(11, 3);
         let named = of([("old", "nginx", 3.0)]);
-        let scrape = daemon.until("the first pod", |_, scrape| delays(scrape) == named).await;
+        let scrape = daemon.until("the first pod", |scrape| delays(scrape) == named).await;
         assert_eq!(scrape.sum("loadline_sampler_api_server_watched", &[]), Some(1.0));
 
         // Another comes while we look on.
         let new = cluster.running_pod("new", NODE, &id('b')).await;
-        daemon.until("the second pod is known", |daemon, _| daemon.named.status().containers == 2).await;
         daemon.make(12, &new, 'b');
+        daemon.until("the second pod is known", |scrape| is_named(scrape, "new", 'b')).await;
         daemon.count(12, 5);
-        daemon.look();
-        assert_eq!(delays(&daemon.scrape()), of([("old", "nginx", 3.0), ("new", "nginx", 5.0)]));
+        assert_eq!(delays(&daemon.look()), of([("old", "nginx", 3.0), ("new", "nginx", 5.0)]));
 
         // The container of the first is replaced: the series of its name goes on.
         let mut restarted = running("nginx", &id('c'));
@@ -159,32 +175,31 @@ fn names_reach_the_scrape_and_stay_for_the_last_window() {
             "exitCode": 1, "containerID": format!("containerd://{}", id('a').as_str()),
         } });
         cluster.tell("old", json!({ "containerStatuses": [restarted] })).await;
-        daemon.until("the replaced one is known", |daemon, _| daemon.named.status().containers == 3).await;
         daemon.count(11, 1);
         daemon.remove(11);
         daemon.make(13, &old, 'c');
+        daemon.until("the replaced one is known", |scrape| is_named(scrape, "old", 'c')).await;
         daemon.count(13, 10);
-        daemon.look();
-        assert_eq!(delays(&daemon.scrape()), of([("old", "nginx", 14.0), ("new", "nginx", 5.0)]));
+        assert_eq!(delays(&daemon.look()), of([("old", "nginx", 14.0), ("new", "nginx", 5.0)]));
 
         // It is gone from the API server, then its cgroup counts once more and goes.
         cluster.delete("old").await;
-        daemon.until("the first pod is forgotten", |daemon, _| daemon.named.status().pods == 1).await;
+        let known = |scrape: &Scrape| scrape.sum("loadline_sampler_pods_known", &[]);
+        daemon.until("the first pod is forgotten", |scrape| known(scrape) == Some(1.0)).await;
         daemon.count(13, 100);
         daemon.remove(13);
-        daemon.look();
-        assert_eq!(delays(&daemon.scrape()), of([("old", "nginx", 114.0), ("new", "nginx", 5.0)]));
-        assert_eq!(daemon.named.status().state, State::Watching);
+        let scrape = daemon.look();
+        assert_eq!(delays(&scrape), of([("old", "nginx", 114.0), ("new", "nginx", 5.0)]));
+        assert_eq!(scrape.sum("loadline_sampler_api_server_watched", &[]), Some(1.0));
 
         // Another pod of the same name and another container of the same number have nothing of it.
         let again = cluster.running_pod("old", NODE, &id('d')).await;
         assert_ne!(again, old);
-        daemon.until("the pod of the same name", |daemon, _| daemon.named.status().containers == 2).await;
         daemon.make(14, &again, 'd');
+        daemon.until("the pod of the same name", |scrape| is_named(scrape, "old", 'd')).await;
         daemon.count(14, 1);
-        daemon.look();
         let again = of([("old", "nginx", 115.0), ("new", "nginx", 5.0)]);
-        assert_eq!(delays(&daemon.scrape()), again, "the same name is the same series");
+        assert_eq!(delays(&daemon.look()), again, "the same name is the same series");
     });
 }
 
@@ -201,14 +216,13 @@ fn a_container_without_a_name_is_not_its_pods_sandbox() {
         daemon.count(21, 1);
         daemon.count(22, 7);
         let unnamed = of([("web", &short('e'), 1.0), ("web", &short('f'), 7.0)]);
-        daemon.until("the pod", |_, scrape| delays(scrape) == unnamed).await;
+        daemon.until("the pod", |scrape| delays(scrape) == unnamed).await;
 
         cluster.tell("web", json!({ "containerStatuses": [running("nginx", &id('f'))] })).await;
-        daemon.until("the container", |daemon, _| daemon.named.status().containers == 1).await;
+        daemon.until("the container", |scrape| is_named(scrape, "web", 'f')).await;
         daemon.count(21, 1);
         daemon.count(22, 1);
-        daemon.look();
-        let counted = delays(&daemon.scrape());
+        let counted = delays(&daemon.look());
         let by_name = |name: &str| counted.get(&("web".to_owned(), name.to_owned())).copied();
         assert_eq!((by_name("nginx"), by_name("POD")), (Some(1.0), Some(1.0)), "{counted:?}");
         assert_eq!(counted.values().sum::<f64>(), 10.0, "whatever it is called, it is counted once");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use loadline_tests::cgroup::Cgroup;
@@ -20,8 +21,10 @@ tests![
     in_a_container within 240 s,
     slots_are_given_back_without_any within 300 s,
     slots_are_given_back_where_bpf_is_for_the_privileged_only within 300 s,
+    a_kubeconfig_is_read_before_privileges_are_given_up within 240 s,
 ];
 
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -231,4 +234,37 @@ fn slots_are_given_back_where_bpf_is_for_the_privileged_only() {
     fs::write("/proc/sys/kernel/unprivileged_bpf_disabled", "2").unwrap();
     slots_are_given_back_without_any();
     fs::write("/proc/sys/kernel/unprivileged_bpf_disabled", "0").unwrap();
+}
+
+/// One that is another user's alone, for an API server that does not answer. Catches a start that fails for what it could
+/// have read, one that goes on without what somebody has named, and one that ends because nobody answers.
+fn a_kubeconfig_is_read_before_privileges_are_given_up() {
+    let path = std::env::temp_dir().join("config");
+    let text = "{apiVersion: v1, kind: Config, current-context: c, \
+        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], \
+        users: [{name: u, user: {token: t}}], contexts: [{name: c, context: {cluster: c, user: u}}]}";
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+    // SAFETY: every test is a process of its own, with one thread.
+    unsafe { std::env::set_var("KUBECONFIG", &path) };
+    let arguments = ["--node-name", "node-1"];
+
+    let line = ["serve", "--node-name", "node-1"];
+    let ended = daemon::run(&line, container_root_with(&[CAP_BPF, CAP_PERFMON])).unwrap();
+    println!("     {}", ended.said.trim());
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.said.contains(&format!("kubeconfig {}", path.display())), "{}", ended.said);
+    assert!(ended.said.contains("Permission denied"), "{}", ended.said);
+
+    let daemon = serve(container_root_with(&[CAP_BPF, CAP_PERFMON, CAP_DAC_OVERRIDE]), &arguments);
+    counts_what_is_new(&daemon);
+    let left = privileges_of(&daemon);
+    assert!(left.len() == 1 && left[0].contains("CapEff: 0000000000000000"), "{left:?}");
+    let scrape = daemon.scrape().unwrap();
+    assert_eq!(scrape.sum("loadline_sampler_api_server_watched", &[]), Some(0.0));
+    assert!(scrape.sum("loadline_sampler_api_server_troubles_total", &[]) > Some(0.0));
+    let ready = daemon.get("/readyz").unwrap();
+    assert_eq!(ready.status, 200);
+    assert!(ready.text().contains("the API server cannot be reached"), "{}", ready.text());
 }

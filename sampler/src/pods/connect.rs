@@ -19,11 +19,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// There should be an API server, but there cannot be a client for it.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The kubeconfig that was named is of no use.
+    /// A kubeconfig is of no use.
     #[error("kubeconfig {path}")]
     Kubeconfig {
         /// Its path.
         path: String,
+        /// Whether somebody has named it, and it was not only looked for where it usually is.
+        named: bool,
         /// What is wrong with it.
         source: kube::config::KubeconfigError,
     },
@@ -33,9 +35,28 @@ pub enum ConnectError {
          false?"
     )]
     InCluster(#[source] kube::config::InClusterError),
-    /// What they say makes no client: a certificate that is none.
-    #[error("no client for the API server can be made of this configuration")]
-    Client(#[source] kube::Error),
+    /// What it says makes no client: a certificate that is none.
+    #[error("no client for the API server can be made of {of}")]
+    Client {
+        /// The kubeconfig, or what else it was.
+        of: String,
+        /// As with a kubeconfig.
+        named: bool,
+        /// What is wrong with it.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl ConnectError {
+    /// Whether it is something that somebody has named which is of no use: that one wants to know at once. What was
+    /// found where it usually is may be there for others.
+    pub fn is_of_what_was_named(&self) -> bool {
+        match self {
+            Self::Kubeconfig { named, .. } | Self::Client { named, .. } => *named,
+            Self::InCluster(_) => false,
+        }
+    }
 }
 
 /// Where it says how to reach the API server.
@@ -45,8 +66,10 @@ enum Access {
     Environment,
     /// In the service account of the pod that we run in.
     ServiceAccount,
-    /// In this kubeconfig.
-    File(PathBuf),
+    /// In this kubeconfig, which somebody has named.
+    Named(PathBuf),
+    /// In this kubeconfig, which is where they usually are.
+    Found(PathBuf),
     /// Nowhere.
     Nowhere,
 }
@@ -63,7 +86,7 @@ impl Access {
             return Self::ServiceAccount;
         }
         let home = said("HOME").map(|home| Path::new(&home).join(".kube/config"));
-        home.filter(|path| exists(path)).map_or(Self::Nowhere, Self::File)
+        home.filter(|path| exists(path)).map_or(Self::Nowhere, Self::Found)
     }
 }
 
@@ -76,34 +99,45 @@ impl Access {
 /// [`super::Pods::status`].
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Option<Client>, ConnectError> {
     let access = match kubeconfig {
-        Some(path) => Access::File(path.to_owned()),
+        Some(path) => Access::Named(path.to_owned()),
         None => Access::find(|name| std::env::var_os(name), Path::exists),
     };
-    let (path, read) = match access {
+    connect_by(access).await
+}
+
+async fn connect_by(access: Access) -> Result<Option<Client>, ConnectError> {
+    let (path, read, named) = match access {
         Access::Nowhere => return Ok(None),
         Access::ServiceAccount => {
-            return client(Config::incluster().map_err(ConnectError::InCluster)?).map(Some);
+            let config = Config::incluster().map_err(ConnectError::InCluster)?;
+            return client(config, "the service account of this pod".to_owned(), false).map(Some);
         }
         // It may name several files, which are one then.
         Access::Environment => {
             let paths = std::env::var_os(KUBECONFIG).unwrap_or_default();
             let read = Kubeconfig::from_env().map(Option::unwrap_or_default);
-            (PathBuf::from(paths), read)
+            (PathBuf::from(paths), read, true)
         }
-        Access::File(path) => {
+        Access::Named(path) => {
             let read = Kubeconfig::read_from(&path);
-            (path, read)
+            (path, read, true)
+        }
+        Access::Found(path) => {
+            let read = Kubeconfig::read_from(&path);
+            (path, read, false)
         }
     };
-    let failed = |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
+    let path = path.display().to_string();
+    let failed = |source| ConnectError::Kubeconfig { path: path.clone(), named, source };
     let read = read.map_err(failed)?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.map_err(failed)?;
-    client(config).map(Some)
+    client(config, format!("kubeconfig {path}"), named).map(Some)
 }
 
-fn client(mut config: Config) -> Result<Client, ConnectError> {
+/// A client of this configuration, which `of` says where it is from.
+fn client(mut config: Config, of: String, named: bool) -> Result<Client, ConnectError> {
     config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map_err(ConnectError::Client)
+    Client::try_from(config).map_err(|source| ConnectError::Client { of, named, source })
 }
 
 #[cfg(test)]
@@ -111,13 +145,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_kubeconfig_that_is_none_is_named() {
+    async fn a_kubeconfig_that_is_none_is_named_and_whether_somebody_has_named_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
-        let error = connect(Some(&path)).await.err().unwrap();
-        assert_eq!(error.to_string(), format!("kubeconfig {}", path.display()));
-        std::fs::write(&path, "clusters: 1").unwrap();
-        assert!(matches!(connect(Some(&path)).await, Err(ConnectError::Kubeconfig { .. })));
+        let no_certificate = "{clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], \
+            users: [{name: u, user: {client-certificate-data: bm8=, client-key-data: bm8=}}], \
+            contexts: [{name: c, context: {cluster: c, user: u}}], current-context: c}";
+        for text in [None, Some("clusters: 1"), Some("{}"), Some(no_certificate)] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            for (access, named) in [(Access::Named(path.clone()), true), (Access::Found(path.clone()), false)]
+            {
+                let error = connect_by(access).await.err().unwrap();
+                assert!(error.to_string().ends_with(&format!("kubeconfig {}", path.display())), "{error}");
+                assert_eq!(error.is_of_what_was_named(), named, "{error}");
+            }
+        }
     }
 
     #[test]
@@ -130,7 +174,7 @@ mod tests {
         let (said, pod, home) = ((KUBECONFIG, "/a:/b"), (IN_CLUSTER, "10.0.0.1"), ("HOME", "/root"));
         assert_eq!(found(&[home, pod, said], true), Access::Environment);
         assert_eq!(found(&[home, pod], true), Access::ServiceAccount);
-        assert_eq!(found(&[home], true), Access::File("/root/.kube/config".into()));
+        assert_eq!(found(&[home], true), Access::Found("/root/.kube/config".into()));
         assert_eq!(found(&[home, (KUBECONFIG, ""), (IN_CLUSTER, "")], false), Access::Nowhere);
         assert_eq!(found(&[], true), Access::Nowhere);
     }

@@ -1,7 +1,7 @@
 //! Where names meet cgroups: the containers of a snapshot get what the API server calls them.
 //!
 //! A name is kept for as long as its cgroup is in snapshots, since the pod may be gone from the API server before its
-//! last counts are in one.
+//! last counts are in one. A recording's containers that have names keep theirs.
 //!
 //! # The sandbox
 //!
@@ -30,6 +30,9 @@ impl Join {
         let mut youngest = HashMap::<PodUid, CgroupId>::new();
         for (id, cgroup) in &mut snapshot.cgroups {
             let Owner::Container(container) = &mut cgroup.identity.owner else { continue };
+            if container.names.is_some() {
+                continue;
+            }
             let uid = container.pod.as_ref().map(|pod| &pod.uid);
             if let Some(mut now) = table.names(&container.id, uid) {
                 // A container that was replaced twice is in no status any more.
@@ -47,10 +50,7 @@ impl Join {
         }
         for (id, cgroup) in &mut snapshot.cgroups {
             let Owner::Container(container) = &mut cgroup.identity.owner else { continue };
-            let Some(names) = self.given.get_mut(id) else {
-                container.names = None;
-                continue;
-            };
+            let Some(names) = self.given.get_mut(id).filter(|_| container.names.is_none()) else { continue };
             let youngest = container.pod.as_ref().and_then(|pod| youngest.get(&pod.uid));
             if names.container.is_none() && youngest.is_some_and(|youngest| id < youngest) {
                 names.container = Some(Names::SANDBOX.to_owned());
@@ -153,6 +153,15 @@ mod tests {
         let both = table([pod(1, &[(11, "nginx"), (12, "log")])]);
         let names = [of("pod-1", Some("nginx")), of("pod-1", Some("log"))];
         assert_eq!(named(&mut join, &[(11, 1), (12, 1)], &both), names);
+    }
+
+    #[test]
+    fn what_has_names_already_keeps_them() {
+        let mut snapshot = snapshot(&[(11, 1)]);
+        Join::default().name(&mut snapshot, &table([pod(1, &[(11, "nginx")])]));
+        let recorded = snapshot.clone();
+        Join::default().name(&mut snapshot, &table([pod(1, &[(11, "another")])]));
+        assert_eq!(snapshot, recorded);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! Read-only, and of this node's pods alone (`spec.nodeName`): a [`Pods`] lists them and then watches, until it is
 //! dropped. It never holds anybody up: without an API server containers go by their ids, and with one that has gone
-//! away by the names that were known. What is missing, and why, is in [`Pods::status`]. A failed watch begins anew
+//! away by the names that were known. What is missing, and why, is in [`Named::status`]. Only a kubeconfig that somebody
+//! has named and that is of no use ends the start, before anything is measured. A failed watch begins anew
 //! with a list, after 0.8 to 30 s and some jitter, as the API server's own clients do.
 //!
 //! A name may change from "the pod" to "the container": the kubelet tells of a container a moment after it has made
@@ -32,7 +33,7 @@ use thiserror::Error;
 use tokio::task::AbortHandle;
 
 pub use connect::{ConnectError, connect};
-pub use named::{Named, NamedError};
+pub use named::{Access, Named, NamedError};
 pub use pod::{Pod, PodError, PodNames, names_of};
 pub use table::Table;
 pub use trouble::{RESOURCE, Trouble, VERBS};

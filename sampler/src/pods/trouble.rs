@@ -5,6 +5,8 @@ use std::error::Error as StdError;
 use kube::runtime::watcher;
 use thiserror::Error;
 
+use super::ConnectError;
+
 /// The resource that names come from.
 pub const RESOURCE: &str = "pods";
 /// All that may be done with it, and needs to be: no single pod is ever asked for, so that `get` is not among them.
@@ -12,9 +14,12 @@ pub const VERBS: [&str; 2] = ["list", "watch"];
 /// The API server's own words are cut here.
 const LONGEST_TEXT: usize = 400;
 
-/// What keeps the API server from telling names. All of it is tried again.
+/// What keeps the API server from telling names. All of it is tried again, but for the first: that is not read again.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Trouble {
+    /// Nothing says how to reach it, or nothing that is of use.
+    #[error("there is no API server to ask: {0}")]
+    Unconfigured(String),
     /// No rule lets us (403).
     #[error(
         "the API server does not let the sampler see {RESOURCE} ({0}): bind its service account to a ClusterRole with \
@@ -59,6 +64,17 @@ impl From<watcher::Error> for Trouble {
 }
 
 impl Trouble {
+    /// Nothing says how to reach an API server.
+    pub fn unconfigured() -> Self {
+        let why = "no KUBECONFIG, no service account of a pod, and no ~/.kube/config say how to reach it";
+        Self::Unconfigured(why.to_owned())
+    }
+
+    /// What was found is of no use.
+    pub fn unusable(error: &ConnectError) -> Self {
+        Self::Unconfigured(chain(error))
+    }
+
     fn of_client(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(status.code, &status.message),

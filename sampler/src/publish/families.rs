@@ -443,7 +443,7 @@ pub static FAMILIES: &[Family] = &[
     },
     Family {
         name: "loadline_sampler_api_server_watched",
-        help: "1 while names of pods are current, 0 while they are not; absent without an API server",
+        help: "1 while names of pods are current, 0 while they are not; absent without --node-name",
         of: Of::NodeGauge(|node| {
             let status = node.health.pods.as_ref()?;
             Some(f64::from(u8::from(status.state == crate::pods::State::Watching)))

@@ -28,6 +28,7 @@ use sampler_common::window::{WindowError, Windows};
 use self::encode::{EncodeError, Exposition};
 use self::ledger::Ledger;
 use self::state::{Node, Process};
+use crate::pods;
 use crate::source::Health;
 
 /// How metrics are written.
@@ -117,6 +118,12 @@ impl Publisher {
         node.process = Process::own();
         *earlier = snapshot;
         state.observed = Instant::now();
+        drop(state);
+        // Nobody asks for the last window's bodies any more. While one is being encoded they stay: who samples does not
+        // wait for that.
+        if let Ok(mut bodies) = self.bodies.try_lock() {
+            *bodies = Bodies::default();
+        }
         Ok(())
     }
 
@@ -183,13 +190,19 @@ impl Publisher {
         Err(format!("the last snapshot is {} s old", age.as_secs()))
     }
 
-    /// Whether there is a window to show, or why not.
-    pub fn readiness(&self) -> Result<(), String> {
+    /// Whether there is a window to show, with what is missing in it; or why not.
+    pub fn readiness(&self) -> Result<Option<String>, String> {
+        let state = lock(&self.state);
         // The one from the reader's start to the first snapshot is short and says little.
-        match lock(&self.state).node.windows {
-            0 | 1 => Err("the first window is not over".to_owned()),
-            _ => Ok(()),
+        if state.node.windows < 2 {
+            return Err("the first window is not over".to_owned());
         }
+        Ok(match state.node.health.pods.as_ref().map(|status| &status.state) {
+            Some(pods::State::Troubled(trouble)) => {
+                Some(format!("containers go by the names known so far, or their ids: {trouble}"))
+            }
+            _ => None,
+        })
     }
 }
 

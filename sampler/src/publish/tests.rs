@@ -301,6 +301,28 @@ fn a_daemon_is_ready_after_its_first_whole_window() {
 }
 
 #[test]
+fn a_daemon_without_names_is_ready_and_says_why_it_has_none() {
+    let publisher = Publisher::new(1, 10, Duration::from_secs(5));
+    let trouble = pods::Trouble::Unreachable("connection refused".into());
+    for (second, state, note) in [
+        (1, pods::State::Starting, None),
+        (5, pods::State::Watching, None),
+        (10, pods::State::Troubled(trouble.clone()), Some(trouble.to_string())),
+        (15, pods::State::Watching, None),
+    ] {
+        let status = pods::Status { state, ..pods::Status::default() };
+        let health = Health { pods: Some(status), ..Health::default() };
+        publisher.observe(Snapshot { at_ns: second * SECOND, ..Snapshot::default() }, health).unwrap();
+        if second == 1 {
+            continue;
+        }
+        let said = publisher.readiness().unwrap();
+        assert_eq!(said.is_some(), note.is_some());
+        assert!(said.unwrap_or_default().ends_with(&note.unwrap_or_default()));
+    }
+}
+
+#[test]
 fn a_daemon_without_snapshots_is_not_healthy_unless_there_are_no_more() {
     let publisher = Publisher::new(1, 10, Duration::from_secs(5));
     lock(&publisher.state).observed = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
