@@ -15,7 +15,7 @@
 //! | [`source`] | snapshots of the running kernel, with its privileges given up, or of a recording |
 //! | [`publish`] | what Prometheus scrapes |
 //! | [`view`] | a window as a table and in words |
-//! | [`args`], [`logging`], [`serve`], [`record`], [`signals`] | the binary `sampler`: its command line and what it runs |
+//! | [`args`], [`logging`], [`serve`], [`record`], [`signals`], [`allocator`] | the binary `sampler`: its command line and what it runs |
 //!
 //! # Terms
 //!
@@ -30,6 +30,7 @@
 //! * Whatever cannot be had or told is counted in [`sampler_common::snapshot::Losses`], but for what the files of a cgroup
 //!   would have said between the last look and its removal: nobody knows that there was anything.
 
+pub mod allocator;
 pub mod args;
 pub mod cgroup;
 pub mod cost;

@@ -8,12 +8,13 @@ use sampler::record::RecordError;
 use sampler::serve::ServeError;
 use sampler::source::{Source, SourceError};
 use sampler::view::top;
-use sampler::{logging, record, serve};
+use sampler::{allocator, logging, record, serve};
 
 /// See `--help`: this kernel, or the privileges given, do not allow measuring.
 const NOT_ALLOWED: u8 = 3;
 
 fn main() -> ExitCode {
+    allocator::keep_small();
     let arguments = Arguments::read();
     // A screen that is drawn on is no place for log lines.
     let is_drawn =

@@ -12,6 +12,7 @@ use sampler_common::recording::{self, RecordingError};
 use sampler_common::snapshot::Snapshot;
 use thiserror::Error;
 
+use crate::allocator;
 use crate::args;
 use crate::cgroup::layout::WAY_OUT;
 use crate::cost;
@@ -225,6 +226,8 @@ impl Live {
             tracing::warn!(lost, "with cgroup v1 not everything can be measured; {WAY_OUT}");
         }
         let named = access.map(|(access, node)| Named::start(access, node)).transpose()?;
+        // The kernel's types have been read and are not needed any more.
+        allocator::give_back();
         let interval = arguments.interval;
         Ok(Self { reader, named, cpus: cpus(), interval, begun: false, slotless: 0, switch_cost, timed })
     }

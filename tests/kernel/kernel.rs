@@ -36,7 +36,8 @@ fn layout() -> (Btf, Kernel) {
 fn checked(kernel: Kernel) -> Result<(), String> {
     let mut programs = Programs::load_with(kernel).map_err(|error| text_of(&error))?;
     programs.start().map_err(|error| text_of(&error))?;
-    self_check::run(&programs).map_err(|error| text_of(&error))
+    let baselines = programs.baselines().map_err(|error| text_of(&error))?;
+    self_check::run(&programs, &baselines).map_err(|error| text_of(&error))
 }
 
 /// An error with all that is behind it, as the sampler says it.

@@ -214,7 +214,8 @@ fn pid_reuse() {
     let [home, cgroup] = ["home", "reused"].map(|name| Cgroup::at(parent.path().join(name)).unwrap());
     load::pin(Pid::from_raw(0), &[1]).unwrap();
     let pid = Pid::from_raw(100_000);
-    let baseline = || counting.programs().baselines.read(pid.as_raw() as usize % (1 << 16)).task;
+    let baselines = counting.programs().baselines().unwrap();
+    let baseline = || baselines.read(pid.as_raw() as usize % (1 << 16)).task;
     let mut mother = Mother::new(&home, pid, &cgroup);
     let mut kernel = Schedstat::default();
     let (mut same, mut rounds) = (0, 0);

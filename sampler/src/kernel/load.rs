@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, in the order in which nothing is missed.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::ptr::write_volatile;
 use std::time::Duration;
 
@@ -182,8 +183,8 @@ pub struct Programs {
     pub throttles: Mapped<Throttle>,
     /// By CPU.
     pub cpus: Mapped<Cpu>,
-    /// By pid, modulo its size.
-    pub baselines: Mapped<Baseline>,
+    /// See [`Programs::baselines`].
+    baselines: MapData,
     /// By css id.
     pub csses: Mapped<CssEntry>,
     /// By slot.
@@ -200,6 +201,9 @@ pub struct Programs {
     pub throttle_hooks: ThrottleHooks,
 }
 
+/// What is known of threads.
+const BASELINES: &str = "BASELINES";
+
 /// [`Kernel`] as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -209,6 +213,14 @@ struct Constants(Kernel);
 unsafe impl Pod for Constants {}
 
 impl Programs {
+    /// What is known of threads, by pid, modulo its size. For the self-check and tests: it is mapped for as long as
+    /// somebody looks, since its 4 MiB count as memory of this process, too, while it is.
+    pub fn baselines(&self) -> Result<Mapped<Baseline>, LoadError> {
+        let fd = self.baselines.fd().as_fd().try_clone_to_owned().map_err(map(BASELINES))?;
+        let again = MapData::from_fd(fd).map_err(map(BASELINES))?;
+        Mapped::new(again, TABLE as usize).map_err(map(BASELINES))
+    }
+
     /// Loads everything and attaches what watches cgroups and throttles, but not `sched_switch`: between the
     /// two the caller looks at the cgroups that exist.
     pub fn load(options: Options) -> Result<Self, LoadError> {
@@ -251,7 +263,7 @@ impl Programs {
             rows: mapped(&mut bpf, "ROWS", rows)?,
             throttles: mapped(&mut bpf, "THROTTLES", rows)?,
             cpus: mapped(&mut bpf, "CPUS", cpus)?,
-            baselines: mapped(&mut bpf, "BASELINES", TABLE as usize)?,
+            baselines: array(&mut bpf, BASELINES)?,
             csses: mapped(&mut bpf, "CSSES", TABLE as usize)?,
             cycles: mapped(&mut bpf, "CYCLES", slots as usize)?,
             slots: mapped(&mut bpf, "SLOTS", slots as usize)?,
@@ -390,8 +402,12 @@ fn mapped<T: super::mapped::Plain>(
     name: &'static str,
     entries: usize,
 ) -> Result<Mapped<T>, LoadError> {
+    Mapped::new(array(bpf, name)?, entries).map_err(map(name))
+}
+
+fn array(bpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
     match take(bpf, name)? {
-        Map::Array(data) => Mapped::new(data, entries).map_err(map(name)),
+        Map::Array(data) => Ok(data),
         _ => Err(LoadError::Missing { kind: "array map", name }),
     }
 }

@@ -95,8 +95,8 @@ pub enum SelfCheckError {
     },
 }
 
-/// Compares the programs with the kernel's own accounting of two threads made for it.
-pub fn run(programs: &Programs) -> Result<(), SelfCheckError> {
+/// Compares the programs, and what they know of threads, with the kernel's own accounting of two threads made for it.
+pub fn run(programs: &Programs, baselines: &Mapped<Baseline>) -> Result<(), SelfCheckError> {
     let cpu = an_allowed_cpu().map_err(SelfCheckError::Pin)?;
     let counted_before = counted_ns(programs);
     let stop = AtomicBool::new(false);
@@ -109,7 +109,7 @@ pub fn run(programs: &Programs) -> Result<(), SelfCheckError> {
                 }
             }
         });
-        let checked = scope.spawn(|| checked_thread(&programs.baselines, cpu)).join();
+        let checked = scope.spawn(|| checked_thread(baselines, cpu)).join();
         stop.store(true, Ordering::Relaxed);
         checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;

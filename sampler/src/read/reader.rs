@@ -102,7 +102,7 @@ impl Reader {
         // before is found here.
         let cgroups = Cgroups::find(layout)?;
         programs.start()?;
-        self_check::run(&programs)?;
+        self_check::run(&programs, &programs.baselines()?)?;
         let cpus = programs.cpus.len();
         let since_ns = monotonic_ns();
         let slot = || SlotState { life: Life::Free, counts_for: None, rows: SlotRows::new(cpus) };
