@@ -57,11 +57,6 @@ impl Groups {
         Ok(())
     }
 
-    /// The directory that they are in.
-    pub fn path(&self) -> &Path {
-        &self.parent
-    }
-
     /// Number of cgroups.
     pub fn len(&self) -> usize {
         self.groups.len()

@@ -6,8 +6,8 @@
 //!      ├→ throttle                       the throttle programs (needs fentry: in a virtual machine)
 //!      ├→ drain                          reading the rows
 //!      ├→ files                          a whole look, files of cgroups included
-//!      ├→ cpu                            CPU time of a look a second
-//!      ├→ memory                         kernel memory and resident memory
+//!      ├→ cpu ─→ resident ─→ containers  CPU time of the daemon with everything on
+//!      ├→ memory ─→ resident             kernel memory, and resident memory of that daemon
 //!      ├→ scrape ─→ node                 a scrape of a node that does not exist
 //!      └→ record ─→ node                 bytes of a recording of it
 //! ```
@@ -15,6 +15,7 @@
 //! `bench native` runs on the host, `bench vm` as init of a virtual machine. Both hand over a list of
 //! [`report::Figure`]s; progress goes to stderr.
 
+mod containers;
 mod cpu;
 mod designs;
 mod drain;
@@ -28,6 +29,7 @@ mod pingpong;
 mod queued;
 mod record;
 mod report;
+mod resident;
 mod rounds;
 mod scrape;
 mod switch;
@@ -86,18 +88,6 @@ enum Commands {
         /// Containers
         containers: usize,
     },
-    /// Looks once a second, for whoever measures its CPU time
-    #[command(hide = true)]
-    LookEachSecond,
-    /// Reads files once a second, for whoever measures its CPU time
-    #[command(hide = true)]
-    ReadEachSecond {
-        /// The directory with the cgroups
-        groups: PathBuf,
-    },
-    /// Holds a reader and says how much memory that takes
-    #[command(hide = true)]
-    Resident,
 }
 
 #[derive(Args)]
@@ -134,9 +124,6 @@ fn main() {
             Ok(Commands::Drains { containers }) => drain::traced(containers),
             Ok(Commands::LookRan { containers }) => files::traced_ran(containers),
             Ok(Commands::LookNew { containers }) => files::traced_new(containers),
-            Ok(Commands::LookEachSecond) => cpu::look(),
-            Ok(Commands::ReadEachSecond { groups }) => cpu::read(&groups),
-            Ok(Commands::Resident) => memory::hold(),
             Err(error) => {
                 eprintln!("{error}");
                 return error.exit_code();

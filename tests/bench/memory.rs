@@ -1,25 +1,18 @@
-//! Memory: what the maps take for each container and CPU, and what a process takes that reads them.
+//! Memory: what the maps take for each container and CPU, and what the daemon takes.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use sampler::kernel::load::{BYTES_PER_CPU_AND_SLOT, default_slots};
-use sampler::publish::{Format, Publisher};
-use sampler::read::{Reader, Start};
-use sampler::source::Health;
 use sampler_common::abi::{Baseline, CGROUP_EVENTS_BYTES, Cpu, CssEntry, CycleSums, Row, SlotRecord, TABLE};
 use sampler_common::cycles::Rhythm;
 use sampler_common::throttle::Throttle;
 
-use crate::groups::Groups;
+use crate::containers::Containers;
 use crate::machine;
 use crate::report::Report;
+use crate::resident::{Full, SCRAPE_EVERY, WINDOW};
 
-/// The hidden subcommand that holds a reader.
-pub const RESIDENT: &str = "resident";
 const CONTAINERS: usize = 500;
+const WINDOWS: u32 = 2 * SCRAPE_EVERY + 3;
 const MIB: f64 = (1 << 20) as f64;
 
 /// Reports all of it.
@@ -53,76 +46,31 @@ fn fixed_bytes(cpus: u32, slots: u32) -> f64 {
     (tables + CGROUP_EVENTS_BYTES as usize + by_cpu + by_slot) as f64
 }
 
-/// Resident memory of a process that holds a reader while so many cgroups live and have run.
+/// Resident memory of the daemon while it is scraped: the most that is seen, since that is what a limit has to hold.
 fn resident(report: &mut Report) -> Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    let mut child = command
-        .arg(RESIDENT)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start a reader")?;
-    let mut orders = child.stdin.take().context("no pipe")?;
-    let mut answers = BufReader::new(child.stdout.take().context("no pipe")?);
-    let mut ready = String::new();
-    answers.read_line(&mut ready).context("waiting for the reader")?;
-    if ready != "ready\n" {
-        bail!("the reader did not start");
-    }
-    let groups = Groups::make(CONTAINERS)?;
-    let allowed = machine::allowed_cpus()?;
-    for group in 0..groups.len() {
-        groups.enter(group)?;
-        for &cpu in &allowed {
-            machine::pin(&[cpu])?;
-            std::thread::sleep(Duration::from_micros(100));
+    let containers = Containers::make(CONTAINERS)?;
+    let full = Full::start(&containers)?;
+    let mut most = [0.0; 3];
+    let mut bytes = [0; 2];
+    for window in 0..WINDOWS {
+        std::thread::sleep(WINDOW);
+        if window % SCRAPE_EVERY == 0 {
+            bytes = full.scrape()?;
+        }
+        let now = full.resident()?;
+        if now[0] > most[0] {
+            most = now;
         }
     }
-    groups.leave()?;
-    machine::pin(&allowed)?;
-    writeln!(orders, "read").context("the reader has ended")?;
-    drop(orders);
-    let mut text = String::new();
-    answers.read_to_string(&mut text).context("the reader's answer")?;
-    child.wait().context("waiting for the reader")?;
-    let field = |name: &str| -> Option<f64> {
-        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-    };
-    let cgroups = field("cgroups:").context("the reader said nothing")?;
-    if cgroups < CONTAINERS as f64 {
-        bail!("the reader knows only {cgroups} of {CONTAINERS} cgroups");
-    }
-    let kib = field("VmRSS:").context("no VmRSS")?;
-    let parts = ["RssAnon:", "RssFile:", "RssShmem:"].map(|name| field(name).unwrap_or(0.0) / 1024.0);
+    let [all, anonymous, mapped] = most;
     let note = format!(
-        "VmRSS of this binary after five windows and scrapes in both formats, {cgroups} cgroups without the memory \
-         controller, {} CPUs ({:.1} anonymous, \
-         {:.1} file and maps, {:.1} shared); aim: at most 32",
-        allowed.len(),
-        parts[0],
-        parts[1],
-        parts[2]
+        "VmRSS of `sampler serve` with everything on: {CONTAINERS} containers that run, with memory, PSI, limits and names, \
+         windows of 1 s, scraped in both formats ({} and {} bytes); the most in {WINDOWS} windows, {} CPUs \
+         ({anonymous:.1} anonymous, {mapped:.1} of the program and of the kernel's maps); aim: at most 32",
+        bytes[0],
+        bytes[1],
+        machine::allowed_cpus()?.len()
     );
-    report.exact("memory.resident", "MiB", kib / 1024.0, format!("{note}; Linux {}", machine::kernel()));
-    Ok(())
-}
-
-/// The child: starts a reader, and when asked reads and tells its memory.
-pub fn hold() -> Result<()> {
-    let mut reader = Reader::start(Start::default()).context("the reader does not start")?;
-    println!("ready");
-    std::io::stdin().lock().read_line(&mut String::new()).context("waiting for an order")?;
-    let publisher = Publisher::new(2, 2 * CONTAINERS, Duration::from_secs(5));
-    let mut cgroups = 0;
-    for _ in 0..5 {
-        let snapshot = reader.snapshot();
-        cgroups = snapshot.cgroups.len();
-        publisher.observe(snapshot, Health::default()).context("a window")?;
-        for format in [Format::OpenMetrics, Format::Protobuf] {
-            publisher.scrape(format).context("a scrape")?;
-        }
-    }
-    println!("cgroups: {cgroups}");
-    print!("{}", std::fs::read_to_string("/proc/self/status").context("no /proc/self/status")?);
+    report.exact("memory.resident", "MiB", all, format!("{note}; Linux {}", machine::kernel()));
     Ok(())
 }

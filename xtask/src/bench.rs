@@ -1,7 +1,7 @@
 //! `bench`: what the sampler costs, natively where the host can and in virtual machines, and what the controller's decisions
 //! cost, as a table and as JSON.
 
-use std::{fmt::Write as _, fs, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -34,16 +34,16 @@ pub struct Options {
 /// Runs the benchmarks, prints the table and writes `target/bench.json`.
 pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ebpf::build(cache, workspace, ebpf::PACKAGE)?;
-    let built = programs::build(workspace, &[PROGRAM])?;
-    let program = built.first().context("no bench program")?;
+    let built = programs::build(workspace, &[PROGRAM, programs::SAMPLER])?;
+    let [program, sampler] = &built[..] else { bail!("not all programs were built") };
     let mut results = Vec::new();
     if !options.no_native {
-        results.extend(natively(cache, workspace, program)?);
+        results.extend(natively(cache, workspace, program, sampler)?);
     }
     if !options.kernels.is_empty() {
         let lab = Lab::open(cache, workspace)?;
         for &series in &options.kernels {
-            results.extend(in_vm(cache, &lab, series, program)?);
+            results.extend(in_vm(cache, &lab, series, program, sampler)?);
         }
     }
     results.extend(of_controller(workspace)?);
@@ -85,16 +85,17 @@ fn results_file(workspace: &Workspace, name: &str) -> Result<std::path::PathBuf>
 }
 
 /// At real speed, on the host's own kernel; nothing where it cannot.
-fn natively(cache: &Cache, workspace: &Workspace, program: &std::path::Path) -> Result<Vec<Value>> {
+fn natively(cache: &Cache, workspace: &Workspace, program: &Path, sampler: &Path) -> Result<Vec<Value>> {
     let root = match host::Root::find() {
-        Ok(root) if std::path::Path::new("/sys/kernel/btf/vmlinux").exists() => root,
+        Ok(root) if Path::new("/sys/kernel/btf/vmlinux").exists() => root,
         Ok(_) => return skip("a kernel with BTF (/sys/kernel/btf/vmlinux)"),
         Err(why) => return skip(&why),
     };
     let runqlat = programs::host_runqlat(cache, workspace)?;
     let results = results_file(workspace, "native.json")?;
     eprintln!("Benchmarks on this host …");
-    let mut command = root.command(program, &[]);
+    let sampler = ("LOADLINE_SAMPLER".to_owned(), sampler.display().to_string());
+    let mut command = root.command(program, &[sampler]);
     command.arg("native").arg("--runqlat").arg(&runqlat).arg("--json").arg(&results);
     let status = Running::start(&mut command, Stop::Forward)?.wait()?;
     if status.code() == Some(host::CANNOT) {
@@ -113,10 +114,11 @@ fn skip(lacks: &str) -> Result<Vec<Value>> {
 }
 
 /// Under emulation, where only comparisons within one run mean something. The kernel is said in the name.
-fn in_vm(cache: &Cache, lab: &Lab<'_>, series: Series, program: &std::path::Path) -> Result<Vec<Value>> {
+fn in_vm(cache: &Cache, lab: &Lab<'_>, series: Series, program: &Path, sampler: &Path) -> Result<Vec<Value>> {
     lab.prepare(series)?;
     let mut root = Initramfs::new();
     root.host_program("/init", program);
+    root.host_program("/usr/bin/sampler", sampler);
     programs::add_runqlat(cache, &mut root)?;
     let arguments = ["vm", "--runqlat", "/usr/sbin/runqlat", "--json", RESULTS].map(str::to_owned).into();
     let job = Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT };

@@ -1,0 +1,184 @@
+//! Containers as a kubelet makes them, with everything that can be known of one: cgroups of pods with the memory controller
+//! and limits, a process in each that wakes up now and then, and an API server that knows their names.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use serde_json::{Value, json};
+
+/// What the node is called.
+pub const NODE: &str = "bench";
+/// Where the pods are.
+pub const NAMESPACE: &str = "a-namespace-of-usual-length";
+const ROOT: &str = "/sys/fs/cgroup/kubepods";
+const CONTROLLERS: &str = "+cpu +memory +pids";
+/// From one wake-up of a container to the next: so that each runs in each window.
+const NAP: Duration = Duration::from_millis(400);
+/// Two containers make a pod.
+const IN_A_POD: usize = 2;
+
+/// Containers that are gone when this is dropped.
+pub struct Containers {
+    dirs: Vec<PathBuf>,
+    containers: Vec<PathBuf>,
+    processes: Vec<Pid>,
+}
+
+impl Containers {
+    /// Makes so many.
+    pub fn make(count: usize) -> Result<Self> {
+        let mut made = Self { dirs: Vec::new(), containers: Vec::new(), processes: Vec::new() };
+        write(Path::new("/sys/fs/cgroup/cgroup.subtree_control"), CONTROLLERS)?;
+        let burstable = Path::new(ROOT).join("burstable");
+        for dir in [Path::new(ROOT), &burstable] {
+            made.directory(dir)?;
+            write(&dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+        }
+        for number in 0..count {
+            let pod = burstable.join(format!("pod{}", uid(number)));
+            if number % IN_A_POD == 0 {
+                made.directory(&pod)?;
+                write(&pod.join("cgroup.subtree_control"), CONTROLLERS)?;
+            }
+            let container = pod.join(id(number));
+            made.directory(&container)?;
+            write(&container.join("cpu.max"), "50000 100000")?;
+            write(&container.join("memory.max"), &(64 << 20).to_string())?;
+            // SAFETY: the child makes system calls only.
+            match unsafe { fork() }.context("cannot fork")? {
+                ForkResult::Parent { child } => made.processes.push(child),
+                ForkResult::Child => live(),
+            }
+            if let Some(process) = made.processes.last() {
+                write(&container.join("cgroup.procs"), &process.to_string())?;
+            }
+            made.containers.push(container);
+        }
+        Ok(made)
+    }
+
+    fn directory(&mut self, dir: &Path) -> Result<()> {
+        fs::create_dir(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        self.dirs.push(dir.to_owned());
+        Ok(())
+    }
+
+    /// The cgroup of each container.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.containers
+    }
+
+    /// An API server that knows all of them, for as long as this process lives. Returns a kubeconfig for it, in that
+    /// directory.
+    pub fn api_server(&self, dir: &Path) -> Result<PathBuf> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no address for names")?;
+        let path = dir.join("kubeconfig");
+        fs::write(&path, kubeconfig(listener.local_addr()?)).context("the kubeconfig")?;
+        let pods = pods(self.containers.len()).to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let pods = pods.clone();
+                std::thread::spawn(move || answer(stream, &pods));
+            }
+        });
+        Ok(path)
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        for &process in &self.processes {
+            // It may have ended already.
+            let _ = kill(process, Signal::SIGKILL);
+            let _ = waitpid(process, None);
+        }
+        for dir in self.dirs.iter().rev() {
+            if let Err(error) = fs::remove_dir(dir) {
+                eprintln!("cgroup {} is left behind: {error}", dir.display());
+            }
+        }
+    }
+}
+
+/// The process of a container: its life, which ends with its maker's.
+fn live() -> ! {
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    loop {
+        std::thread::sleep(NAP);
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {text} to {}", path.display()))
+}
+
+fn uid(number: usize) -> String {
+    format!("{:08x}-1111-4222-8333-444455556666", number / IN_A_POD)
+}
+
+fn id(number: usize) -> String {
+    format!("{number:08x}{}", "0123456789abcdef".repeat(4)).chars().take(64).collect()
+}
+
+/// The answer to a list.
+fn pods(containers: usize) -> Value {
+    let status = |number: usize| {
+        json!({
+            "name": format!("container-{}", number % IN_A_POD), "image": "registry.example/image:1", "imageID": "",
+            "ready": true, "restartCount": 0, "containerID": format!("containerd://{}", id(number)),
+            "state": { "running": {} },
+        })
+    };
+    let pod = |first: usize| {
+        let statuses: Vec<_> = (first..containers.min(first + IN_A_POD)).map(status).collect();
+        json!({
+            "metadata": {
+                "name": format!("deployment-{}-7d9f8b6c5d-x2x9z", first / IN_A_POD), "namespace": NAMESPACE,
+                "uid": uid(first), "resourceVersion": "1",
+            },
+            "status": { "qosClass": "Burstable", "containerStatuses": statuses },
+        })
+    };
+    let items: Vec<_> = (0..containers).step_by(IN_A_POD).map(pod).collect();
+    json!({ "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items })
+}
+
+fn kubeconfig(address: SocketAddr) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": [{ "name": "bench", "cluster": { "server": format!("http://{address}") } }],
+        "users": [{ "name": "bench", "user": { "token": "of nobody" } }],
+        "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "bench" } }],
+    })
+    .to_string()
+}
+
+/// Answers each list with these pods, and a watch with nothing, without an end.
+fn answer(mut stream: TcpStream, pods: &str) -> io::Result<()> {
+    let mut requests = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut request = String::new();
+        if requests.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let mut line = String::new();
+        while requests.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+        if request.contains("watch=") {
+            write!(stream, "{head}Transfer-Encoding: chunked\r\n\r\n")?;
+            requests.read_to_end(&mut Vec::new())?;
+            return Ok(());
+        }
+        write!(stream, "{head}Content-Length: {}\r\n\r\n{pods}", pods.len())?;
+    }
+}
