@@ -14,6 +14,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
 
+use crate::groups;
+
 /// What the node is called.
 pub const NODE: &str = "bench";
 /// Where the pods are.
@@ -101,7 +103,7 @@ impl Drop for Containers {
             let _ = waitpid(process, None);
         }
         for dir in self.dirs.iter().rev() {
-            if let Err(error) = fs::remove_dir(dir) {
+            if let Err(error) = groups::remove(dir) {
                 eprintln!("cgroup {} is left behind: {error}", dir.display());
             }
         }

@@ -85,7 +85,7 @@ impl Drop for Groups {
 }
 
 /// A thread that has just ended may still be in its cgroup for a moment.
-fn remove(group: &Path) -> io::Result<()> {
+pub fn remove(group: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
         match fs::remove_dir(group) {
