@@ -14,13 +14,32 @@ pub fn https(step: &mut Step, url: &str, to: &Path, limit: Duration) -> Result<(
     Ok(())
 }
 
-/// Fails unless `file` has this SHA-512, in hexadecimal.
-pub fn check_sha512(step: &mut Step, file: &Path, expected: &str) -> Result<()> {
-    let said = step.command(Command::new("sha512sum").arg(file), None)?;
-    // A name with a backslash or a newline makes sha512sum begin its line with a backslash.
+/// How a file's content is made into a digest.
+#[derive(Clone, Copy, Debug)]
+pub enum Digest {
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Digest {
+    fn name_and_tool(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sha256 => ("SHA-256", "sha256sum"),
+            Self::Sha512 => ("SHA-512", "sha512sum"),
+        }
+    }
+}
+
+/// Fails unless `file` has this digest, in hexadecimal.
+pub fn check(step: &mut Step, file: &Path, digest: Digest, expected: &str) -> Result<()> {
+    let (name, tool) = digest.name_and_tool();
+    let said = step.command(Command::new(tool).arg(file), None)?;
+    // A name with a backslash or a newline makes the tool begin its line with a backslash.
     let found = said.trim_start_matches('\\').split_whitespace().next().unwrap_or_default();
     if found != expected {
-        bail!("{} is not what was released: its SHA-512 is {found}, not {expected}", file.display());
+        bail!("{} is not what was released: its {name} is {found}, not {expected}", file.display());
     }
     Ok(())
 }
@@ -30,7 +49,8 @@ mod tests {
     use super::*;
 
     /// Of "abc", from FIPS 180-4's examples.
-    const ABC: &str = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+    const ABC_256: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const ABC_512: &str = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
                        2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
 
     #[test]
@@ -38,10 +58,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         let mut step = Step::start("Checking");
-        std::fs::write(&file, "abc").unwrap();
-        check_sha512(&mut step, &file, ABC).unwrap();
-        std::fs::write(&file, "abd").unwrap();
-        let error = check_sha512(&mut step, &file, ABC).unwrap_err().to_string();
-        assert!(error.contains("is not what was released"), "{error}");
+        for (digest, abc) in [(Digest::Sha256, ABC_256), (Digest::Sha512, ABC_512)] {
+            std::fs::write(&file, "abc").unwrap();
+            check(&mut step, &file, digest, abc).unwrap();
+            std::fs::write(&file, "abd").unwrap();
+            let error = check(&mut step, &file, digest, abc).unwrap_err().to_string();
+            assert!(error.contains("is not what was released"), "{error}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use crate::{cache::Cache, files, step::Step, toolchain, workspace::Workspace};
 
 /// The package that holds the BPF programs.
 pub const PACKAGE: &str = "sampler-ebpf";
-const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds every program of a BPF package and returns the objects.
 pub fn build(cache: &Cache, workspace: &Workspace, package: &str) -> Result<Vec<PathBuf>> {
@@ -22,7 +21,7 @@ pub fn build(cache: &Cache, workspace: &Workspace, package: &str) -> Result<Vec<
         eprintln!("{line}");
     }
 
-    let built = build_dir(workspace).join(TARGET).join("release");
+    let built = build_dir(workspace).join(toolchain::TARGET).join("release");
     let mut objects = Vec::new();
     for program in workspace.programs(package)? {
         let from = built.join(&program);
@@ -54,16 +53,8 @@ fn command(
     package: &str,
     verb: &str,
 ) -> std::process::Command {
-    let flags = [
-        "-Cdebuginfo=2".into(),
-        "-Clink-arg=--btf".into(),
-        // aya-ebpf's register layouts depend on the machine that the programs will run on.
-        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
-        format!("-Clinker={}", toolchain.linker.display()),
-    ];
-    let mut command = toolchain.cargo();
-    command.args([verb, "--package", package, "--release", "--target", TARGET, "-Z", "build-std=core"]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    let mut command = toolchain.cargo(verb);
+    command.args(["--package", package]);
     // A directory of its own: other flags and another toolchain would throw the host build's work away.
     command.env("CARGO_TARGET_DIR", build_dir(workspace));
     command.current_dir(&workspace.root);

@@ -6,13 +6,14 @@
 //! test demo bench vm ─→ machine ─→ qemu kernel initramfs protocol
 //!   │                └→ programs ─┐
 //!   └→ runtime ─→ go oci
-//! build-ebpf lint ───→ ebpf ──────┴→ toolchain ─→ debian ─→ cache
+//! build-ebpf lint ───→ ebpf ──────┴→ toolchain ─→ usual, debian ─→ cache
 //! ```
 //!
 //! with `step` (progress) and `process` (children that never outlive us) under all of it.
 
 mod apiserver;
 mod bench;
+mod bitcode;
 mod cache;
 mod control_plane;
 mod cxx;
@@ -41,6 +42,7 @@ mod suite;
 mod test;
 mod toolchain;
 mod unit;
+mod usual;
 mod vm;
 mod workspace;
 

@@ -256,10 +256,20 @@ fn failure(name: &str, how: &str, command: &str, last: &VecDeque<String>) -> Str
 
 /// What commonly lies behind a failure, told by what a command said.
 fn hint(last: &VecDeque<String>) -> Option<&'static str> {
-    let says = |words: &[&str]| last.iter().any(|line| words.iter().any(|word| line.contains(word)));
-    if says(&["No space left on device"]) {
+    if last.iter().any(|line| line.contains("No space left on device")) {
         Some("the disk is full: make room and run the command again; what is complete in the cache is kept")
-    } else if says(&[
+    } else if last.iter().any(|line| is_of_network(line)) {
+        Some(
+            "the network could not be reached: run the command again when it can; what is complete in the cache is kept",
+        )
+    } else {
+        None
+    }
+}
+
+/// Whether what was said is about a network that cannot be reached, or does not answer in time.
+pub fn is_of_network(said: &str) -> bool {
+    const SIGNS: [&str; 17] = [
         "Could not resolve",
         "Temporary failure resolving",
         "Could not connect",
@@ -267,17 +277,21 @@ fn hint(last: &VecDeque<String>) -> Option<&'static str> {
         "Unable to connect",
         "Network is unreachable",
         "Failed to fetch",
-        "Could not resolve host",
+        // curl: no host, no connection, too late, no TLS, no answer, broken off.
+        "curl: (6)",
+        "curl: (7)",
+        "curl: (28)",
+        "curl: (35)",
+        "curl: (52)",
+        "curl: (56)",
+        // rustup
+        "could not download file",
+        "error sending request",
         // Go
         "no such host",
         "i/o timeout",
-    ]) {
-        Some(
-            "the network could not be reached: run the command again when it can; what is complete in the cache is kept",
-        )
-    } else {
-        None
-    }
+    ];
+    SIGNS.iter().any(|sign| said.contains(sign))
 }
 
 #[cfg(test)]

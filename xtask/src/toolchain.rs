@@ -2,7 +2,9 @@
 //!
 //! rustc hands bpf-linker LLVM bitcode, which only an LLVM as new as rustc's own can be relied on to read, and `core`
 //! is compiled from the sources of exactly the compiler's version. So there are two complete sets, never mixed:
-//! - the usual one: rustup's nightly with `rust-src` and `clippy`, and a released bpf-linker (it carries a newer LLVM);
+//! - the usual one: rustup's nightly with `rust-src` and `clippy`, and a bpf-linker that is installed or was released,
+//!   where the nightly is new enough, the linker's LLVM no older than the nightly's, and a trial of the two goes well
+//!   (`usual.rs`);
 //! - Debian's: the host's own rustc, `core` from Debian's `rust-src` of its version, and a bpf-linker built here with
 //!   Debian's LLVM of rustc's version.
 
@@ -19,22 +21,21 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cache::Cache,
-    debian::{Apt, Suite, find_program, missing_tool},
-    download,
+    debian::{Apt, Suite, find_program},
     step::{self, Step},
+    usual,
 };
 
-const BPF_LINKER: &str = "0.13.0";
-/// bpf-linker's release page has one static binary for each target.
-const BPF_LINKER_RELEASE: &str = "https://github.com/aya-rs/bpf-linker/releases/download/v0.13.0/bpf-linker-x86_64-unknown-linux-musl.tar.zst";
+/// What the BPF programs are built for.
+pub const TARGET: &str = "bpfel-unknown-none";
+
+/// The bpf-linker that we get; an older one makes no BTF that we can use.
+pub const BPF_LINKER: &str = "0.13.0";
 /// What makes us need none of Debian's packages.
 const BY_HAND: &str =
     "rustup's nightly with its components rust-src and clippy, and bpf-linker 0.13 or later";
 /// A quick question to a tool.
-const QUICK: Duration = Duration::from_secs(20);
-/// Where the usual way could not be had is remembered for a day.
-const UNREACHABLE: &str = "usual-toolchain-unreachable";
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const QUICK: Duration = Duration::from_secs(20);
 
 /// How to build for the BPF target.
 #[derive(Debug)]
@@ -44,28 +45,43 @@ pub struct Toolchain {
     /// The bpf-linker to link with.
     pub linker: PathBuf,
     /// `cargo` and its leading arguments.
-    cargo: Vec<OsString>,
+    pub cargo: Vec<OsString>,
     /// Variables that the build needs.
-    variables: Vec<(&'static str, OsString)>,
+    pub variables: Vec<(&'static str, OsString)>,
 }
 
 impl Toolchain {
-    /// A cargo command of this toolchain, without the settings that the running cargo gave us for its own toolchain.
-    pub fn cargo(&self) -> Command {
+    /// A cargo command of this toolchain that builds (or checks) for the BPF target, without the settings that the running
+    /// cargo gave us for its own toolchain.
+    pub fn cargo(&self, verb: &str) -> Command {
+        let flags = [
+            "-Cdebuginfo=2".into(),
+            "-Clink-arg=--btf".into(),
+            // aya-ebpf's register layouts depend on the machine that the programs will run on.
+            format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+            format!("-Clinker={}", self.linker.display()),
+        ];
         let mut command = Command::new(&self.cargo[0]);
         command.args(&self.cargo[1..]);
-        for inherited in [
-            "RUSTC",
-            "RUSTDOC",
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "RUSTC_WRAPPER",
-            "RUSTC_WORKSPACE_WRAPPER",
-        ] {
-            command.env_remove(inherited);
-        }
+        without_inherited(&mut command);
+        command.args([verb, "--release", "--target", TARGET, "-Z", "build-std=core"]);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
+    }
+}
+
+/// Takes away what the running cargo set for its own toolchain.
+pub fn without_inherited(command: &mut Command) {
+    for inherited in [
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
+        command.env_remove(inherited);
     }
 }
 
@@ -74,116 +90,29 @@ pub fn bpf(cache: &Cache) -> Result<Toolchain> {
     if find_program("cc").is_none() {
         bail!("there is no C compiler: cargo links with `cc` (Debian: apt-get install gcc libc6-dev)");
     }
-    if let Some(toolchain) = usual(cache) {
+    if let Some(toolchain) = usual::find(cache) {
         return Ok(toolchain);
     }
     debian(cache)
 }
 
-/// The usual set, if it is there or can be installed.
-fn usual(cache: &Cache) -> Option<Toolchain> {
-    find_program("rustup")?;
-    if !nightly_is_complete() || linker_at_hand(cache).is_none() {
-        // Where there is no other way, it is tried again.
-        if cache.noted(UNREACHABLE, DAY).is_some() && missing_tool().is_none() {
-            return None;
-        }
-        let mut step = Step::start("Installing rustup's nightly, rust-src and bpf-linker (the usual way)");
-        if let Err(why) = install_usual(cache, &mut step) {
-            // The whole story is in the note, for whoever wonders.
-            let _ = cache.note(UNREACHABLE, &format!("{why:#}\n"));
-            step.gave_up("not reachable; using Debian's packages (for a day)");
-            return None;
-        }
-        step.done();
-    }
-    Some(Toolchain {
-        name: "rustup's nightly".into(),
-        linker: linker_at_hand(cache)?,
-        cargo: ["rustup", "run", "nightly", "cargo"].map(OsString::from).into(),
-        variables: Vec::new(),
-    })
-}
-
-/// Whether a nightly is installed with all that we need. Asks no network.
-fn nightly_is_complete() -> bool {
-    let mut command = Command::new("rustup");
-    // Never let a question install something.
-    command.args(["run", "nightly", "rustc", "--print", "sysroot"]).env("RUSTUP_AUTO_INSTALL", "0");
-    step::ask(&mut command, QUICK).is_some_and(|sysroot| {
-        let sysroot = Path::new(sysroot.trim());
-        sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
-            && sysroot.join("bin/cargo-clippy").exists()
-    })
-}
-
-/// A bpf-linker on PATH or released and cached, new enough for the BTF that we need.
-fn linker_at_hand(cache: &Cache) -> Option<PathBuf> {
-    let cached = cache.existing(&released_linker()).map(|dir| dir.join("bpf-linker"));
-    let mut candidates = find_program("bpf-linker").into_iter().chain(cached);
-    candidates.find(|path| {
-        step::ask(Command::new(path).arg("--version"), QUICK)
-            .and_then(|text| version(text.trim().rsplit(' ').next()?))
-            .is_some_and(|found| found >= (0, 13))
-    })
-}
-
-fn released_linker() -> String {
-    format!("bpf-linker-{BPF_LINKER}-released")
-}
-
-fn install_usual(cache: &Cache, step: &mut Step) -> Result<()> {
-    // The linker first: it goes into our cache, so that where it cannot be had rustup's toolchains stay as they are.
-    if linker_at_hand(cache).is_none() {
-        cache.entry(&released_linker(), |dir| {
-            let archive = dir.join("bpf-linker.tar.zst");
-            download::https(step, BPF_LINKER_RELEASE, &archive, Duration::from_secs(120))?;
-            let mut unpack = Command::new("tar");
-            unpack.arg("--zstd").arg("-xf").arg(&archive).arg("-C").arg(dir);
-            step.command(&mut unpack, None)?;
-            if !dir.join("bpf-linker").is_file() {
-                bail!("the released archive of bpf-linker holds no bpf-linker");
-            }
-            fs::remove_file(&archive).context("removing the archive")
-        })?;
-        if linker_at_hand(cache).is_none() {
-            bail!("the released bpf-linker does not run here");
-        }
-    }
-    if !nightly_is_complete() {
-        let mut command = Command::new("rustup");
-        if has_nightly() {
-            // Not `toolchain install`: that would replace the user's nightly by today's.
-            command.args(["component", "add", "--toolchain", "nightly", "rust-src", "clippy"]);
-        } else {
-            command.args(["toolchain", "install", "nightly", "--profile", "minimal", "--no-self-update"]);
-            command.args(["--component", "rust-src", "--component", "clippy"]);
-        }
-        command.env("RUSTUP_MAX_RETRIES", "0");
-        step.command(&mut command, Some(Duration::from_secs(300)))?;
-        if !nightly_is_complete() {
-            bail!("rustup's nightly has no rust-src or clippy");
-        }
-    }
-    Ok(())
-}
-
-fn has_nightly() -> bool {
-    let listed = step::ask(Command::new("rustup").args(["toolchain", "list"]), QUICK);
-    listed.is_some_and(|listed| listed.lines().any(|line| line.starts_with("nightly-")))
-}
-
 /// What `rustc -vV` says of the active compiler.
 #[derive(Debug, PartialEq, Eq)]
-struct Rustc {
-    release: String,
-    llvm: u32,
+pub struct Rustc {
+    /// Its version.
+    pub release: String,
+    /// What it was built from.
+    pub commit: String,
+    /// The major version of its LLVM.
+    pub llvm: u32,
 }
 
-fn parse_rustc(verbose: &str) -> Option<Rustc> {
+/// Reads the answer to `rustc -vV`.
+pub fn parse_rustc(verbose: &str) -> Option<Rustc> {
     let field = |name| verbose.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     Some(Rustc {
         release: field("release:")?.to_owned(),
+        commit: field("commit-hash:").unwrap_or("unknown").to_owned(),
         llvm: field("LLVM version:")?.split('.').next()?.parse().ok()?,
     })
 }
@@ -310,7 +239,7 @@ fn built_linker(cache: &Cache, llvm: u32, cargo: &OsStr) -> Result<PathBuf> {
 }
 
 /// Major and minor of a version such as `0.13.0`.
-fn version(text: &str) -> Option<(u32, u32)> {
+pub fn version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split('.').map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
@@ -322,8 +251,8 @@ mod tests {
     #[test]
     fn the_compiler_is_recognised() {
         let verbose = "rustc 1.95.0 (59807616e 2026-04-14)\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\n\
-            release: 1.95.0\nLLVM version: 22.1.2\n";
-        let expected = Rustc { release: "1.95.0".into(), llvm: 22 };
+            commit-hash: 59807616e1\nrelease: 1.95.0\nLLVM version: 22.1.2\n";
+        let expected = Rustc { release: "1.95.0".into(), commit: "59807616e1".into(), llvm: 22 };
         assert_eq!(parse_rustc(verbose), Some(expected));
         assert_eq!(parse_rustc("no rustc"), None);
     }
