@@ -173,6 +173,7 @@ pub struct Slice {
     /// By workload.
     containers: BTreeMap<&'static str, Rc<Container>>,
     cgroup: Cgroup,
+    _cpu: CpuController,
     cpus: [usize; 2],
     made: u64,
 }
@@ -181,17 +182,14 @@ impl Slice {
     /// Makes the slice below the root of the hierarchy, for workloads on these CPUs. What a demo that crashed
     /// has left is removed.
     pub fn new(root: &Path, cpus: [usize; 2]) -> io::Result<Self> {
-        let enabled = root.join("cgroup.subtree_control");
-        if !fs::read_to_string(&enabled)?.split_whitespace().any(|controller| controller == "cpu") {
-            fs::write(&enabled, "+cpu")?;
-        }
+        let cpu = CpuController::enable(root.join("cgroup.subtree_control"))?;
         let path = root.join(SLICE);
         remove_leftover(&path)?;
         let cgroup = Cgroup::at(path)?;
         // For these seconds it goes before what else the host does on the two CPUs, or the host would be the
         // cause of most of the wait.
         cgroup.weigh_cpu(1_000)?;
-        Ok(Self { cgroup, cpus, made: 0, containers: BTreeMap::new() })
+        Ok(Self { cgroup, _cpu: cpu, cpus, made: 0, containers: BTreeMap::new() })
     }
 
     /// Makes a container for the workload, which waits until it is started.
@@ -243,6 +241,32 @@ impl Slice {
         }
         let load = Load::start(Some(&cgroup), &self.threads(workload))?;
         Ok(Running { id: cgroup.id(), program: Program::Process { _load: load, _cgroup: cgroup, _pod: pod } })
+    }
+}
+
+/// The cpu controller, enabled below the root. Dropping it disables it again, unless it was enabled before.
+#[derive(Debug)]
+struct CpuController {
+    /// The root's `cgroup.subtree_control`, where we have written to it.
+    enabled_in: Option<PathBuf>,
+}
+
+impl CpuController {
+    fn enable(control: PathBuf) -> io::Result<Self> {
+        if fs::read_to_string(&control)?.split_whitespace().any(|controller| controller == "cpu") {
+            return Ok(Self { enabled_in: None });
+        }
+        fs::write(&control, "+cpu")?;
+        Ok(Self { enabled_in: Some(control) })
+    }
+}
+
+impl Drop for CpuController {
+    fn drop(&mut self) {
+        if let Some(control) = &self.enabled_in {
+            // The kernel refuses where somebody else has begun to use it meanwhile, and then it is theirs.
+            let _ = fs::write(control, "-cpu");
+        }
     }
 }
 
@@ -348,6 +372,21 @@ mod tests {
         let pod = format!("loadline-demo-pod{}.slice", digits.uid());
         let path = format!("{SLICE}/{pod}/cri-containerd-{}.scope", digits.take(64));
         assert!(classify(Path::new(&path)).is_container(), "{path}");
+    }
+
+    #[test]
+    fn the_cpu_controller_is_given_back_only_where_it_was_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("cgroup.subtree_control");
+        for (before, within, after) in
+            [("memory pids\n", "+cpu", "-cpu"), ("cpu pids\n", "cpu pids\n", "cpu pids\n")]
+        {
+            fs::write(&control, before).unwrap();
+            let enabled = CpuController::enable(control.clone()).unwrap();
+            assert_eq!(fs::read_to_string(&control).unwrap(), within);
+            drop(enabled);
+            assert_eq!(fs::read_to_string(&control).unwrap(), after);
+        }
     }
 
     #[test]
