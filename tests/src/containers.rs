@@ -154,9 +154,12 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         self.remove_all();
-        if let Some((mut daemon, _)) = self.daemon.take() {
-            // It may be gone already; and then its cgroup goes.
+        if let Some((mut daemon, service)) = self.daemon.take() {
+            // It may be gone already; and then its cgroup goes, with the slice unless somebody else is in that.
             let _ = daemon.kill().and_then(|()| daemon.wait());
+            let slice = service.path().parent().map(Path::to_owned);
+            drop(service);
+            let _ = slice.map(fs::remove_dir);
         }
     }
 }

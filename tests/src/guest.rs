@@ -2,18 +2,26 @@
 //!
 //! As init ([`run`]) a program mounts what the others expect, does its work in a child, so that a crash is
 //! told and not a kernel panic, and powers the machine off. The host follows the console: lines that begin
-//! with `loadline-guest: ` are for it, everything else is output.
+//! with `loadline-guest: ` are for it, everything else is output. A machine has one console, so what is said on the
+//! standard error is such a line too: `note` and the text. At the end init says what the program has `left`.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, PipeReader, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot};
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::{ForkResult, fork};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, fork};
+
+use crate::cgroup;
 
 /// Whether this process descends from our own init.
 static GUEST: AtomicBool = AtomicBool::new(false);
@@ -45,10 +53,11 @@ pub fn run(main: impl FnOnce(Vec<String>) -> i32) -> ! {
         }
         Err(error) => {
             say("up");
-            eprintln!("the machine cannot be set up: {error}");
+            say(&format!("note the machine cannot be set up: {error}"));
             125
         }
     };
+    say(&format!("left {}", left()));
     say(&format!("exit {code}"));
     power_off()
 }
@@ -127,34 +136,138 @@ fn movable_root() -> io::Result<()> {
 }
 
 /// Runs `main` in a child and returns its exit code as a shell would say it. Meanwhile it takes over orphans,
-/// as init has to.
+/// as init has to, and marks what the child and its children say on the standard error.
 fn in_child(main: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: there is one thread, so the child may do everything.
-    let child = match unsafe { fork() } {
-        Ok(ForkResult::Parent { child }) => child,
-        Ok(ForkResult::Child) => {
+    let made = io::pipe().and_then(|(said, says)| {
+        // SAFETY: there is one thread, so the child may do everything.
+        let forked = unsafe { fork() }?;
+        Ok((forked, said, says))
+    });
+    let watched = match made {
+        Ok((ForkResult::Parent { child }, said, says)) => {
+            drop(says);
+            watch(child, said)
+        }
+        Ok((ForkResult::Child, said, says)) => {
+            drop(said);
+            // Without it the console is where it goes, unmarked.
+            let _ = dup2_stderr(&says);
+            drop(says);
             to_the_foreground();
             std::process::exit(main())
         }
-        Err(error) => {
-            eprintln!("cannot fork: {error}");
-            return 125;
-        }
+        Err(error) => Err(error),
     };
+    watched.unwrap_or_else(|error| {
+        say(&format!("note the program cannot be run or watched: {error}"));
+        125
+    })
+}
+
+/// Waits for the end of `child`, and passes on as notes what is read from `said`.
+fn watch(child: Pid, said: PipeReader) -> io::Result<i32> {
+    let mut ended = SigSet::empty();
+    ended.add(Signal::SIGCHLD);
+    // From here on one that ends wakes us; those that have ended before are asked for below.
+    ended.thread_block()?;
+    let ended = SignalFd::with_flags(&ended, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    fcntl(&said, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut notes = Notes { said: Some(said), line: Vec::new() };
     loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => return code,
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                eprintln!("killed by {signal}");
-                return 128 + signal as i32;
-            }
+        let code = reap(child)?;
+        // What it said before it ended is in the pipe by now.
+        notes.pass_on()?;
+        if let Some(code) = code {
+            notes.end_line();
+            return Ok(code);
+        }
+        let mut wakes = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        wakes.extend(notes.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut wakes, PollTimeout::NONE) {
             Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => {
-                eprintln!("cannot wait for our own child {child}: {error}");
-                return 125;
+            Err(error) => return Err(error.into()),
+        }
+        while ended.read_signal()?.is_some() {}
+    }
+}
+
+/// Takes in all who have ended; the exit code of `child` if it is among them.
+fn reap(child: Pid) -> io::Result<Option<i32>> {
+    let mut code = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, its)) if pid == child => code = Some(its),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                say(&format!("note killed by {signal}"));
+                code = Some(128 + signal as i32);
             }
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(code),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Lines on their way from a pipe to the console.
+struct Notes {
+    /// `None` when nobody can write to it any more.
+    said: Option<PipeReader>,
+    line: Vec<u8>,
+}
+
+impl Notes {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.said.as_ref().map(|said| said.as_fd())
+    }
+
+    /// Says all whole lines that are there.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        while let Some(said) = &mut self.said {
+            match said.read(&mut bytes) {
+                Ok(0) => self.said = None,
+                Ok(count) => {
+                    for &byte in &bytes[..count] {
+                        if byte == b'\n' {
+                            self.end_line();
+                        } else {
+                            self.line.push(byte);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn end_line(&mut self) {
+        if !self.line.is_empty() {
+            say(&format!("note {}", String::from_utf8_lossy(&self.line)));
+            self.line.clear();
+        }
+    }
+}
+
+/// What a program has left: cgroups right below the root, and processes beside init, by their names; or `nothing`.
+fn left() -> String {
+    let mut left = Vec::new();
+    if let Ok(entries) = cgroup::root().and_then(fs::read_dir) {
+        let cgroups = entries.flatten().filter(|entry| entry.path().is_dir());
+        left.extend(cgroups.map(|entry| format!("cgroup:{}", entry.file_name().display())));
+    }
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid: Option<u32> = process.file_name().to_str().and_then(|name| name.parse().ok());
+        // Threads of the kernel, and what has ended, have no program.
+        if pid.is_some_and(|pid| pid != 1)
+            && let Ok(program) = fs::read_link(process.path().join("exe"))
+        {
+            left.push(format!("process:{}", program.display()));
+        }
+    }
+    if left.is_empty() { "nothing".into() } else { left.join(" ") }
 }
 
 /// Makes the console the terminal of a session of our own, so that Ctrl-C reaches the program. Init leads the session:
@@ -182,7 +295,7 @@ fn power_off() -> ! {
     unsafe { libc::tcdrain(libc::STDOUT_FILENO) };
     nix::unistd::sync();
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
-    eprintln!("cannot power off: {error}");
+    say(&format!("note cannot power off: {error}"));
     loop {
         nix::unistd::pause();
     }

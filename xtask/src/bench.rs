@@ -123,9 +123,10 @@ fn in_vm(cache: &Cache, lab: &Lab<'_>, series: Series, program: &Path, sampler: 
     let arguments = ["vm", "--runqlat", "/usr/sbin/runqlat", "--json", RESULTS].map(str::to_owned).into();
     let job = Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT };
     eprintln!("Benchmarks on {series} in a virtual machine …");
-    let finished = lab.run(&job, &format!("bench-{series}"), &mut |bytes| {
-        let mut stderr = std::io::stderr();
-        Ok(std::io::Write::write_all(&mut stderr, bytes)?)
+    let finished = lab.run(&job, &format!("bench-{series}"), &mut |said| {
+        // Progress, all of it; the figures come as a file.
+        said.notes.iter().for_each(|note| eprintln!("{note}"));
+        Ok(std::io::Write::write_all(&mut std::io::stderr(), &said.output)?)
     })?;
     if finished.code != 0 {
         bail!("linux-{series}: the benchmarks failed with exit code {}", finished.code);

@@ -7,7 +7,8 @@ use std::{
     env,
     fs::{self, File},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,9 @@ use anyhow::{Context as _, Result};
 pub struct Cache {
     root: PathBuf,
 }
+
+/// How long this process has spent on making entries.
+static MAKING: Mutex<Duration> = Mutex::new(Duration::ZERO);
 
 /// Held while something in the cache is being changed. The kernel gives it back when the process ends in any way.
 pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
@@ -58,7 +62,10 @@ impl Cache {
         let temporary = self.root.join("tmp").join(name);
         remove(&temporary)?;
         fs::create_dir_all(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
+        let (before, begun) = (Self::time_making(), Instant::now());
         let made = make(&temporary).with_context(|| format!("making {}", place.display()));
+        // An entry that was made for this one is within its time. They are made one after the other.
+        *MAKING.lock().unwrap_or_else(PoisonError::into_inner) = before + begun.elapsed();
         if let Err(error) = made {
             // Gives the disk space back at once; if even that fails, the next run does it.
             let _ = remove(&temporary);
@@ -71,6 +78,11 @@ impl Cache {
     /// The entry `name` if it is there.
     pub fn existing(&self, name: &str) -> Option<PathBuf> {
         Some(self.root.join(name)).filter(|place| place.exists())
+    }
+
+    /// How long this process has spent on making entries: what it would not have taken with a full cache.
+    pub fn time_making() -> Duration {
+        *MAKING.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A directory that lives on between runs and repairs itself (apt's lists), with the lock for changing it.

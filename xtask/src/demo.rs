@@ -1,7 +1,7 @@
 //! `demo`: the sampler at work, on this host if it can, else in a virtual machine.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
     time::Duration,
@@ -37,6 +37,14 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// Go to the demo as they are.
     pub arguments: Vec<String>,
+}
+
+/// Fetches and builds all that the demo in a machine needs.
+pub fn prepare(cache: &Cache, workspace: &Workspace) -> Result<()> {
+    programs::build(workspace, &[PROGRAM])?;
+    // What cannot be had is said when it is missed.
+    let _ = runtime::add_containerd(cache, workspace, &mut Initramfs::new());
+    Lab::open(cache, workspace)?.prepare(KERNEL)
 }
 
 /// Runs the demo and passes its exit code on.
@@ -95,12 +103,7 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: Options) -> Result<Exi
     let lab = Lab::open(cache, workspace)?;
     lab.prepare(KERNEL)?;
     terminal_is_live(live);
-    let mut stdout = std::io::stdout();
-    let finished = lab.run(&job, "demo", &mut |bytes| {
-        stdout.write_all(bytes)?;
-        // A live view has no line ends to wait for.
-        Ok(stdout.flush()?)
-    });
+    let finished = lab.run(&job, "demo", &mut |said| Ok(said.pass_on()?));
     terminal_is_live(false);
     let finished = finished?;
     if let Some(file) = record {

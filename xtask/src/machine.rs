@@ -20,7 +20,7 @@ use crate::{
     kernel::{self, Series},
     process::{self, Running, Stop},
     programs,
-    protocol::Parser,
+    protocol::{Parser, Said},
     qemu::Qemu,
     step::Step,
     workspace::Workspace,
@@ -145,13 +145,13 @@ impl<'a> Lab<'a> {
         thread::available_parallelism().map_or(1, usize::from)
     }
 
-    /// Boots a machine and gives its output to `output` as it comes. A boot that dies before its init has spoken is
+    /// Boots a machine and gives what it says to `output` as it comes. A boot that dies before its init has spoken is
     /// tried once more; nothing else is.
     pub fn run(
         &self,
         job: &Job,
         name: &str,
-        output: &mut dyn FnMut(&[u8]) -> Result<()>,
+        output: &mut dyn FnMut(&Said) -> Result<()>,
     ) -> Result<Finished> {
         let kernel = kernel::image(self.cache, job.series)?;
         let retry = format!("{name}-retry");
@@ -178,7 +178,7 @@ impl<'a> Lab<'a> {
         processor: Processor,
         name: &str,
         boot_limit: Duration,
-        output: &mut dyn FnMut(&[u8]) -> Result<()>,
+        output: &mut dyn FnMut(&Said) -> Result<()>,
     ) -> Result<Result<Finished, Failure>> {
         let (_initramfs, initramfs) = self.nameless(&job.root.build()?)?;
         let log_path = self.logs.join(format!("{name}.log"));
@@ -205,7 +205,7 @@ impl<'a> Lab<'a> {
                 Ok((bytes, from_guest)) => {
                     log.write_all(&bytes).context("writing the console log")?;
                     if from_guest {
-                        let shown = parser.push(&bytes);
+                        let said = parser.push(&bytes);
                         if parser.up && job.watched && keyboard.is_some() {
                             process::pass_interrupt_to(keyboard.take());
                         }
@@ -214,8 +214,8 @@ impl<'a> Lab<'a> {
                         {
                             boot.done();
                         }
-                        if !shown.is_empty() {
-                            output(&shown)?;
+                        if !said.is_empty() {
+                            output(&said)?;
                         }
                     }
                 }

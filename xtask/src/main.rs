@@ -19,6 +19,7 @@ mod control_plane;
 mod cxx;
 mod debian;
 mod demo;
+mod demo_test;
 mod dist;
 mod download;
 mod ebpf;
@@ -49,7 +50,7 @@ mod workspace;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{cache::Cache, kernel::Series, workspace::Workspace};
 
@@ -64,12 +65,15 @@ half-way (Ctrl-C, no network, a full disk), the next run goes on from what is co
   cargo xtask vm 7.2                   a shell on a kernel
   cargo xtask COMMAND --help           more";
 
+/// When filling the cache took longer than this, it is said.
+const WORTH_SAYING: Duration = Duration::from_secs(10);
+
 /// Every developer command of Loadline
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask", arg_required_else_help = true, disable_help_subcommand = true, after_help = TEACH)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true, after_help = TEACH)]
 struct Arguments {
     #[command(subcommand)]
-    command: Commands,
+    command: Option<Commands>,
 }
 
 #[derive(Subcommand)]
@@ -108,6 +112,9 @@ enum Commands {
         /// Only the tests with a real API server
         #[arg(long, conflicts_with = "pure")]
         apiserver: bool,
+        /// Only the demo, as a user runs it
+        #[arg(long, conflicts_with = "pure")]
+        demo: bool,
         /// Only the fuzz targets, for this many minutes in all instead of one; 10 if none are given
         #[arg(long, conflicts_with = "pure", value_name = "MINUTES", num_args = 0..=1)]
         #[arg(default_missing_value = "10", value_parser = clap::value_parser!(u64).range(1..=7 * 24 * 60))]
@@ -141,7 +148,16 @@ enum Commands {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let result = match Arguments::parse().command {
+        Some(command) => run(command),
+        // The list is what was asked for.
+        None => Arguments::command().print_help().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+    };
+    let making = Cache::time_making();
+    if making >= WORTH_SAYING {
+        eprintln!("{} s of this were for filling the cache.", making.as_secs());
+    }
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -164,10 +180,10 @@ fn run(command: Commands) -> Result<ExitCode> {
             let options = demo::Options { in_vm: vm, record, arguments };
             return demo::run(&cache, &workspace, options);
         }
-        Commands::Test { pure, kernel, runtime, prometheus, apiserver, fuzz, filter } => {
+        Commands::Test { pure, kernel, runtime, prometheus, apiserver, demo, fuzz, filter } => {
             let fuzz = fuzz.map(|minutes| Duration::from_secs(minutes * 60));
             let options =
-                test::Options { pure, kernels: kernel, runtime, prometheus, apiserver, fuzz, filter };
+                test::Options { pure, kernels: kernel, runtime, prometheus, apiserver, demo, fuzz, filter };
             return test::run(&cache, &workspace, &options);
         }
         Commands::Vm { kernel, command } => return vm::run(&cache, &workspace, kernel, &command),

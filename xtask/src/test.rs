@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     apiserver,
     cache::Cache,
-    ebpf, fuzz,
+    demo_test, ebpf, fuzz,
     initramfs::Initramfs,
     kernel::Series,
     machine::{Job, Lab},
@@ -46,6 +46,8 @@ pub struct Options {
     pub prometheus: bool,
     /// Nothing else but the tests with a real API server.
     pub apiserver: bool,
+    /// Nothing else but the demo, as a user runs it.
+    pub demo: bool,
     /// Nothing but the fuzz targets, for this long together.
     pub fuzz: Option<Duration>,
     /// Only tests whose name contains this.
@@ -59,6 +61,7 @@ pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<Ex
         && !options.runtime
         && !options.prometheus
         && !options.apiserver
+        && !options.demo
         && options.fuzz.is_none();
     let filter = options.filter.as_deref();
     let mut outcomes = Vec::new();
@@ -100,7 +103,24 @@ fn beyond_units(cache: &Cache, workspace: &Workspace, options: &Options, everyth
             },
         ));
     }
+    // After the others: what it shows depends on what else the host does.
+    if options.demo || everything {
+        let outcome = of_demo(cache, workspace, filter);
+        outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(demo_test::NAME, &error)));
+    }
     outcomes
+}
+
+/// The demo, and once more where that may settle it.
+fn of_demo(cache: &Cache, workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
+    let mut outcome = demo_test::run(cache, workspace, filter.as_slice())?;
+    let failed = outcome.worth_another_run();
+    if !failed.is_empty() {
+        eprintln!("{}: once more: {} …", demo_test::NAME, failed.join(", "));
+        let names: Vec<_> = failed.iter().map(String::as_str).collect();
+        outcome.settle(&demo_test::run(cache, workspace, &names)?);
+    }
+    Ok(outcome)
 }
 
 /// A suite that runs in a machine of its own.
@@ -213,8 +233,9 @@ fn run_suite(lab: &Lab<'_>, suite: &Suite) -> Outcome {
 fn try_suite(lab: &Lab<'_>, suite: &Suite) -> Result<Outcome> {
     let start = Instant::now();
     let mut listener = Listener::new(&suite.name);
-    let finished = lab.run(&suite.job, &format!("test-{}", suite.name), &mut |bytes| {
-        listener.hear(bytes);
+    let finished = lab.run(&suite.job, &format!("test-{}", suite.name), &mut |said| {
+        listener.hear(&said.output);
+        said.notes.iter().for_each(|note| listener.say(note));
         Ok(())
     })?;
     listener.say(&format!("took {} s", start.elapsed().as_secs()));

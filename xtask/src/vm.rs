@@ -1,6 +1,6 @@
 //! `vm`: one of the kernels with a shell, or with one command.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 
@@ -46,11 +46,7 @@ pub fn run(cache: &Cache, workspace: &Workspace, series: Series, command: &[Stri
         let status = lab.interact(&job)?;
         return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let mut stdout = std::io::stdout();
-    let finished = lab.run(&job, &format!("vm-{series}"), &mut |bytes| {
-        stdout.write_all(bytes)?;
-        Ok(stdout.flush()?)
-    })?;
+    let finished = lab.run(&job, &format!("vm-{series}"), &mut |said| Ok(said.pass_on()?))?;
     Ok(exit_code(finished.code))
 }
 
