@@ -276,6 +276,15 @@ fn controlling_terminal() {
     let _ = nix::unistd::setsid();
     // SAFETY: an ioctl on an open file descriptor with an integer argument.
     unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+    // Whoever types Ctrl-C on the console does not want it among what the program prints.
+    // SAFETY: zeroes are a valid `termios`, which is ours and only read where the kernel has filled it in.
+    unsafe {
+        let mut terminal: libc::termios = std::mem::zeroed();
+        if libc::tcgetattr(libc::STDIN_FILENO, &raw mut terminal) == 0 {
+            terminal.c_lflag &= !libc::ECHO;
+            libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const terminal);
+        }
+    }
 }
 
 /// Makes the calling process the one that Ctrl-C reaches.

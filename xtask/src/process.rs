@@ -38,8 +38,8 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 static GUEST: Mutex<Option<ChildStdin>> = Mutex::new(None);
 static LIVE_VIEW: AtomicBool = AtomicBool::new(false);
 
-/// How long a guest that was told of Ctrl-C gets to clean up.
-const GUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long a guest that was told of Ctrl-C gets to clean up: to remove containers has taken more than 10 s under emulation.
+const GUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// From now on the first Ctrl-C is typed on a guest's console, which ends by itself then; a second one ends us.
 pub fn pass_interrupt_to(console: Option<ChildStdin>) {
@@ -183,6 +183,7 @@ fn on_signal(signal: i32) {
         && signal == consts::SIGINT
         && console.write_all(b"\x03").is_ok()
     {
+        eprintln!("Stopping what runs in the machine (Ctrl-C again ends it at once) …");
         thread::spawn(move || {
             thread::sleep(GUEST_LIMIT);
             end(signal, &running().clone());
