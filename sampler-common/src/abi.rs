@@ -389,3 +389,6 @@ impl Row {
         }
     }
 }
+
+#[cfg(all(test, feature = "user"))]
+mod baseline_tests;
