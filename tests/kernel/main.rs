@@ -19,6 +19,7 @@ mod fentry;
 mod hold;
 mod kernel;
 mod layout;
+mod oracle;
 mod privileges;
 mod resources;
 mod runq;
@@ -33,6 +34,7 @@ use loadline_tests::{guest, runner, tests};
 const TESTS: &[&[runner::Test]] = &[
     kernel::TESTS,
     cause::TESTS,
+    oracle::TESTS,
     attribution::TESTS,
     runq::TESTS,
     slot::TESTS,

@@ -1,4 +1,5 @@
-//! Holds the oracle itself against the kernel's own sums: replayed wait per thread ↔ run delay in its schedstat.
+//! Holds the oracle itself against the kernel's own sums: replayed wait per thread ↔ run delay in its schedstat, and
+//! stretches of throttling ↔ `cpu.stat`.
 //!
 //! The two agree where waits are long: the load here keeps every CPU taken. They do not for wakeups that are served at
 //! once. There the kernel leaves the run queue's clock as the wakeup found it (`rq_clock_skip_update`, because a switch
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use super::assignment::Assignment;
 use super::replay::{Replay, SetAside, replay};
 use super::schedstat::{self, SchedStat, SchedStatError};
-use super::trace::{Tid, Window};
+use super::timeline::arrange;
+use super::trace::{Tid, Trace, Window};
 use super::tracefs::{Recording, TracefsError, Tracing};
 
 /// Why the oracle could not be held against the kernel.
@@ -103,6 +105,15 @@ pub fn compare(replay: &Replay, kernel: impl IntoIterator<Item = (Tid, SchedStat
     kernel.into_iter().map(beside).collect()
 }
 
+/// Nanoseconds for which the cgroup of this path was throttled, by its own limit or an ancestor's, over all CPUs.
+#[must_use]
+pub fn throttled_ns(trace: &Trace, path: &str) -> u64 {
+    let is_meant = |id| trace.cgroups.get(&id).is_some_and(|its| its == path);
+    let throttled = arrange(trace).throttled;
+    let stretches = throttled.iter().filter(|((id, _), _)| is_meant(*id)).flat_map(|(_, all)| all);
+    stretches.map(|stretch| stretch.to_ns - stretch.from_ns).sum()
+}
+
 /// Runs threads that spin, sleep and wake one another for some time, traces them, and compares.
 ///
 /// # Errors
@@ -141,96 +152,4 @@ fn own_tid() -> io::Result<Tid> {
     let link = fs::read_link("/proc/thread-self")?;
     let number = link.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
     number.map(Tid).ok_or_else(|| io::Error::other("/proc/thread-self does not end in a thread id"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::btf::{Btf, KERNEL_BTF};
-    use super::super::trace::{Event, What};
-    use super::*;
-
-    #[test]
-    #[ignore = "needs root and tracefs; slow"]
-    fn replayed_waits_are_the_kernels_run_delay() {
-        let probes = std::path::Path::new("/sys/kernel/tracing/kprobe_events").exists();
-        let recording = Recording { probes, ..Recording::default() };
-        let exactness = measure(recording, 8, Duration::from_secs(4)).unwrap();
-        let (worst, total) = (exactness.worst_error(), exactness.total_error());
-        for one in &exactness.threads {
-            println!("{one:?} off by {:.4} %", one.error() * 100.0);
-        }
-        println!("{:?}\nworst {:.4} %, total {:.4} %", exactness.set_aside, worst * 100.0, total * 100.0);
-        // Room for a virtual CPU that stood still; on hardware the worst thread was off by 0.04 %.
-        assert!(worst < 0.05 && total < 0.01);
-    }
-
-    /// Two shells that only spin share a CPU limit of a fifth of a core, beside one without a limit.
-    #[test]
-    #[ignore = "needs root, tracefs, kprobes and the cpu controller on cgroup v2; slow"]
-    fn throttled_stretches_are_what_cpu_stat_says() {
-        const BENCH: &str = "/sys/fs/cgroup/oracle";
-        let group = |name: &str| std::path::PathBuf::from(format!("{BENCH}/{name}"));
-        let make = |name: &str| fs::create_dir_all(group(name)).unwrap();
-        let set = |file: &str, value: &str| fs::write(group(file), value).unwrap();
-        // Elsewhere this would make plain files.
-        let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
-        assert!(controllers.contains("cpu"));
-        fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu").unwrap();
-        make("limited");
-        make("free");
-        set("cgroup.subtree_control", "+cpu");
-        set("limited/cpu.max", "20000 100000");
-        let throttled_us = || {
-            let stat = fs::read_to_string(group("limited/cpu.stat")).unwrap();
-            let line = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "));
-            line.unwrap().parse::<u64>().unwrap()
-        };
-        let spin = |name: &str| {
-            let script = format!("echo $$ > {BENCH}/{name}/cgroup.procs; while :; do :; done");
-            std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap()
-        };
-
-        let tracing = Tracing::start(Recording::default()).unwrap();
-        let before_us = throttled_us();
-        let mut children = [spin("limited"), spin("limited"), spin("free")];
-        thread::sleep(Duration::from_secs(4));
-        for child in &mut children {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        thread::sleep(Duration::from_millis(300));
-        let after_us = throttled_us();
-        let trace = tracing.stop().unwrap();
-        let _ = ["limited", "free", ""].map(|name| fs::remove_dir(group(name)));
-
-        let is_limited = |id| trace.cgroups.get(&id).is_some_and(|path| path == "/oracle/limited");
-        let timeline = super::super::timeline::arrange(&trace);
-        let stretches =
-            timeline.throttled.iter().filter(|((id, _), _)| is_limited(*id)).flat_map(|(_, all)| all);
-        let ours_us: u64 = stretches.map(|stretch| (stretch.to_ns - stretch.from_ns) / 1000).sum();
-        let kernel_us = after_us - before_us;
-        let assignment = Assignment::default().container("/oracle/limited").container("/oracle/free");
-        let replay = replay(&trace, &assignment, Window::WHOLE);
-        for (path, row) in &replay.rows {
-            println!("{path}: {} waits, {:?}, {:?}", row.waits.len(), row.causes, row.neighbors);
-        }
-        println!("{:?}\nthrottled {ours_us} us, cpu.stat {kernel_us} us", replay.set_aside);
-        assert!(replay.rows["/oracle/limited"].causes.quota > 1_000_000_000);
-        assert_eq!(replay.rows["/oracle/free"].causes.quota, 0);
-        let known = |event: &Event| match event.what {
-            What::Join { cgroup, .. } | What::Throttle { cgroup, .. } | What::Unthrottle { cgroup, .. } => {
-                trace.cgroups.contains_key(&cgroup)
-            }
-            _ => true,
-        };
-        assert!(trace.events.iter().any(|event| matches!(event.what, What::Join { .. })));
-        assert!(trace.events.iter().all(known), "a probe reads another field than the cgroup's id");
-        // From 6.18 on cpu.stat's clock starts only when the first thread is parked.
-        let bytes = fs::read(KERNEL_BTF).unwrap();
-        let parks = Btf::parse(&bytes).unwrap().offset_of("task_struct", "throttled").is_ok();
-        let room = if parks { 0.1 } else { 0.01 };
-        assert!(
-            ours_us as f64 <= kernel_us as f64 * (1.0 + room) && ours_us as f64 >= kernel_us as f64 * 0.99
-        );
-    }
 }

@@ -392,29 +392,4 @@ mod tests {
         let merged = in_order(vec![vec![switch(5, 0), switch(9, 0)], vec![wakeup(5), switch(6, 1)]]);
         assert_eq!(merged, [wakeup(5), switch(5, 0), switch(6, 1), switch(9, 0)]);
     }
-
-    #[test]
-    #[ignore = "needs root and tracefs"]
-    fn an_overflow_is_an_error_and_nothing_is_left_behind() {
-        let probes = Path::new(PROBES).exists();
-        let tracing = Tracing::start(Recording { buffer_kib_per_cpu: 8, probes }).unwrap();
-        for _ in 0..500 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        assert!(matches!(tracing.stop(), Err(TracefsError::Lost { .. })));
-        assert!(!Path::new(INSTANCE).exists());
-        assert!(!in_tracefs("events/loadline").exists());
-    }
-
-    #[test]
-    #[ignore = "needs root and tracefs"]
-    fn marks_are_found_again() {
-        let probes = Path::new(PROBES).exists();
-        let tracing = Tracing::start(Recording { probes, ..Recording::default() }).unwrap();
-        tracing.mark("from").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        tracing.mark("to").unwrap();
-        let window = tracing.stop().unwrap().between("from", "to").unwrap();
-        assert!(window.to_ns - window.from_ns >= 50_000_000);
-    }
 }
