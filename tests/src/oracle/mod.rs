@@ -25,6 +25,7 @@ pub mod btf;
 pub mod cgroups;
 pub mod exactness;
 pub mod format;
+pub mod lengths;
 pub mod replay;
 pub mod ring;
 pub mod schedstat;
