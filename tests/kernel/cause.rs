@@ -5,6 +5,7 @@ use std::time::Duration;
 use loadline_tests::cgroup::{self, Cgroup};
 use loadline_tests::load::{Load, Work, until};
 use sampler::read::{Reader, Start};
+use sampler_common::histogram::CoarseHistogram;
 use sampler_common::snapshot::{Cause, CgroupId};
 use sampler_common::window::{Window, Windows};
 
@@ -14,6 +15,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Of a wait that has one cause by construction; the rest is what else runs on a machine, and a busy host takes its
 /// CPUs away from the guest. How exact the shares are is judged by `attribution`, against the kernel's own trace.
 const NEARLY_ALL: f64 = 0.8;
+/// The octaves of delays of more than 1/1024 s: a turn of who held the CPU is longer than that.
+const LONG: usize = 10;
 
 /// A cgroup named as a container's, the `number`th.
 fn container(number: u32) -> Cgroup {
@@ -38,6 +41,11 @@ fn must_be(window: &Window, cause: Cause) {
         cause.label()
     );
     assert!(share >= NEARLY_ALL, "{:?}", window.causes);
+    let long = CoarseHistogram::from(&window.latency).from_octave(LONG);
+    let its = window.coarse[cause as usize].from_octave(LONG);
+    println!("     {its} of {long} long delays are {}", cause.label());
+    assert!(long >= 10, "it had to wait long: {long}");
+    assert!(its as f64 >= NEARLY_ALL * long as f64, "{its} of {long} long delays are {}", cause.label());
 }
 
 /// Three threads of one container on one CPU. Catches one's own threads being taken for neighbours.
@@ -104,7 +112,7 @@ fn idle() {
     assert!(window.latency.count() >= 100, "it woke up often");
     // Each wait is short: most of them of nobody's making. What else runs on CPU 1 (this test, kernel threads) can hold
     // it up now and then, and for longer.
-    let most = window.coarse[sampler_common::abi::Cause::Idle as usize].count();
+    let most = window.coarse[Cause::Idle as usize].count();
     assert!(most * 10 >= window.latency.count() * 7, "{most} of {} delays are idle", window.latency.count());
     assert!(total < 300_000_000, "{total} ns of wait in a second of a CPU that nobody else wants");
     drop(load);

@@ -5,8 +5,8 @@ use std::ops::Sub;
 use loadline_tests::load::Schedstat;
 use sampler::kernel::layout::Key;
 use sampler::kernel::load::{Options, Programs};
-use sampler_common::abi::{CAUSES, Cause, Kernel, OTHER};
-use sampler_common::buckets::BUCKETS;
+use sampler_common::abi::{CAUSES, Cause, Kernel, OTHER, TOLD};
+use sampler_common::buckets::{BUCKETS, OCTAVES, bucket, octave, upper_edge_seconds};
 use sampler_common::snapshot::{CgroupId, Losses};
 
 /// Counting programs.
@@ -21,6 +21,8 @@ pub struct Counted {
     pub wait_ns: [u64; CAUSES],
     /// By bucket.
     pub latency: [u64; BUCKETS],
+    /// By largest cause and octave.
+    pub coarse: [[u64; OCTAVES]; TOLD],
 }
 
 impl Counting {
@@ -90,6 +92,8 @@ impl Counting {
             let row = self.programs.rows.read(cpu * slots + slot);
             sum.wait_ns.iter_mut().zip(row.wait_ns).for_each(|(sum, ns)| *sum += ns);
             sum.latency.iter_mut().zip(row.latency).for_each(|(sum, count)| *sum += u64::from(count));
+            let coarse = sum.coarse.as_flattened_mut().iter_mut().zip(row.coarse.as_flattened());
+            coarse.for_each(|(sum, count)| *sum += u64::from(*count));
             sum
         })
     }
@@ -143,7 +147,7 @@ impl Bracket {
 
 impl Default for Counted {
     fn default() -> Self {
-        Self { wait_ns: [0; CAUSES], latency: [0; BUCKETS] }
+        Self { wait_ns: [0; CAUSES], latency: [0; BUCKETS], coarse: [[0; OCTAVES]; TOLD] }
     }
 }
 
@@ -168,10 +172,22 @@ impl Counted {
         self.of(cause) as f64 / self.total_ns().max(1) as f64
     }
 
+    /// How many delays are in the bucket of `ns` or above it.
+    pub fn as_long_as(&self, ns: u64) -> u64 {
+        self.latency[bucket(ns) as usize..].iter().sum()
+    }
+
+    /// Those of them, by octave, of which this cause is the largest.
+    pub fn as_long_as_by(&self, cause: Cause, ns: u64) -> u64 {
+        self.coarse[cause as usize][octave(bucket(ns)) as usize..].iter().sum()
+    }
+
     /// Both together.
     pub fn add(mut self, other: &Self) -> Self {
         self.wait_ns.iter_mut().zip(other.wait_ns).for_each(|(sum, ns)| *sum += ns);
         self.latency.iter_mut().zip(other.latency).for_each(|(sum, count)| *sum += count);
+        let coarse = self.coarse.as_flattened_mut().iter_mut().zip(other.coarse.as_flattened());
+        coarse.for_each(|(sum, count)| *sum += count);
         self
     }
 
@@ -184,7 +200,43 @@ impl Counted {
             "(switch-ins, wait in ns) counted ≠ (switch-ins, run delay) in schedstat; by cause: {:?}",
             self.wait_ns
         );
+        self.must_hold_together();
     }
+
+    /// Fails unless the buckets can hold delays of that sum, and no octave has more of them with a cause than in all.
+    #[track_caller]
+    pub fn must_hold_together(&self) {
+        let (least, most) = sums_ns(&self.latency);
+        let total = self.total_ns();
+        assert!(
+            (least..=most).contains(&total),
+            "delays in these buckets add up to {least} to {most} ns, not to {total} ns: {:?}",
+            filled(&self.latency)
+        );
+        let mut fine = [0; OCTAVES];
+        (0..).zip(self.latency).for_each(|(bucket, count)| fine[octave(bucket) as usize] += count);
+        for (at, fine) in fine.into_iter().enumerate() {
+            let told: u64 = self.coarse.iter().map(|of_cause| of_cause[at]).sum();
+            assert!(told <= fine, "octave {at} has {fine} delays, and {told} with a largest cause");
+        }
+    }
+}
+
+/// The least and the most ns that delays in these buckets can add up to.
+pub fn sums_ns(latency: &[u64; BUCKETS]) -> (u64, u64) {
+    // The last ns in a bucket; the overflow has none.
+    let last_ns = |bucket: usize| (upper_edge_seconds(bucket) * 1e9) as u64;
+    let first_ns = |bucket: usize| if bucket == 0 { 0 } else { last_ns(bucket - 1) + 1 };
+    let with_edge = |ns: &dyn Fn(usize) -> u64| {
+        let parts = latency.iter().enumerate().filter(|(_, count)| **count != 0);
+        parts.fold(0, |sum: u64, (bucket, count)| sum.saturating_add(ns(bucket).saturating_mul(*count)))
+    };
+    (with_edge(&first_ns), with_edge(&last_ns))
+}
+
+/// The buckets that hold something, for messages.
+pub fn filled(latency: &[u64; BUCKETS]) -> Vec<(usize, u64)> {
+    latency.iter().copied().enumerate().filter(|(_, count)| *count != 0).collect()
 }
 
 impl Sub for Counted {
@@ -193,6 +245,8 @@ impl Sub for Counted {
     fn sub(mut self, earlier: Self) -> Self {
         self.wait_ns.iter_mut().zip(earlier.wait_ns).for_each(|(ns, before)| *ns -= before);
         self.latency.iter_mut().zip(earlier.latency).for_each(|(count, before)| *count -= before);
+        let coarse = self.coarse.as_flattened_mut().iter_mut().zip(earlier.coarse.as_flattened());
+        coarse.for_each(|(count, before)| *count -= before);
         self
     }
 }
