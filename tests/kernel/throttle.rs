@@ -7,7 +7,10 @@ use loadline_tests::load::{self, Load, Schedstat, Work, until};
 use nix::unistd::Pid;
 use sampler::kernel::layout::Key;
 use sampler::kernel::load::ThrottleHooks;
+use sampler::read::{Reader, Start};
 use sampler_common::abi::Cause;
+use sampler_common::snapshot::Cause as SnapshotCause;
+use sampler_common::window::Windows;
 
 use crate::counting::Counting;
 use crate::fentry;
@@ -17,7 +20,8 @@ crate::tests![
     quota_where_throttled_and_only_there,
     quota_by_an_ancestors_limit,
     attached_while_throttled,
-    hooks_that_cannot_be_attached within 120 s,
+    no_room_for_a_hook_where_throttles_begin within 120 s,
+    no_room_for_a_hook_where_throttles_end within 120 s,
 ];
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -105,7 +109,14 @@ fn must_be_throttled_time(counting: &Counting, cgroup: &Cgroup, limited: &Cgroup
     assert!(throttled > 10 * PERIOD * 6 / 10, "it was throttled: {throttled:?}");
     assert!(quota + PERIOD > throttled, "{quota:?} of {throttled:?}");
     assert!(quota < throttled + PERIOD, "{quota:?} of {throttled:?}");
+    let counted = counting.of(cgroup.id());
+    let (long, its) = (counted.as_long_as(LONG_NS), counted.as_long_as_by(Cause::Quota, LONG_NS));
+    println!("     {its} of {long} long delays are for the quota");
+    assert!(long >= 10 && its * 3 >= long * 2, "{its} of {long} long delays are for the quota");
 }
+
+/// A throttle of these tests lasts up to 70 ms.
+const LONG_NS: u64 = 32_000_000;
 
 /// A pod's limit stops its container, which has none of its own. Catches a `quota` that looks at the thread's own
 /// group only.
@@ -154,21 +165,43 @@ fn attached_while_throttled() {
     panic!("attaching always took longer than a throttle");
 }
 
-/// Somebody else has taken all the places at a function of ours. Catches throttled waits that then go under some
-/// other cause, half of the hooks, and a sampler that does not say why.
-fn hooks_that_cannot_be_attached() {
-    use sampler::read::{Reader, Start};
-    use sampler_common::snapshot::Cause;
-    use sampler_common::window::Windows;
+fn no_room_for_a_hook_where_throttles_begin() {
+    without_room_at("tg_throttle_down");
+}
 
-    let _others = fentry::occupy("tg_throttle_down");
+fn no_room_for_a_hook_where_throttles_end() {
+    without_room_at("unthrottle_cfs_rq");
+}
+
+/// Somebody else has taken all the places at a function of ours, while a group is being throttled. Catches throttled waits
+/// that then go under some other cause, half of the hooks, a group that stays held up because only half of its throttle was
+/// seen, and a sampler that does not say why.
+fn without_room_at(function: &str) {
+    let caught = Cgroup::new("caught").unwrap();
+    caught.limit_cpu(PERIOD / 10, PERIOD).unwrap();
+    let caught_load = Load::start(Some(&caught), &[Work::Spin.on(1), Work::Spin.on(1)]).unwrap();
+    until("a throttled period", LIMIT, || Ok(caught.cpu_stat()?.throttled_periods >= 2)).unwrap();
+
+    let _others = fentry::occupy(function);
     let mut reader = Reader::start(Start::default()).unwrap();
     let ThrottleHooks::Unavailable(error) = &reader.programs().throttle_hooks else {
-        panic!("all places at tg_throttle_down are taken, and ours was attached all the same")
+        panic!("all places at {function} are taken, and ours was attached all the same")
     };
     let text = format!("{error}");
     println!("     {text}");
-    assert!(text.contains("tg_throttle_down"), "it says which: {text}");
+    assert!(text.contains(function), "it says which: {text}");
+    let loaded: Vec<_> = reader.programs().runs().into_iter().map(|run| run.program).collect();
+    assert!(loaded.iter().any(|name| name == "sched_switch"), "{loaded:?}");
+    assert!(!loaded.iter().any(|name| name.contains("throttle")), "none of the others is left: {loaded:?}");
+
+    caught.unlimit_cpu().unwrap();
+    settled(&caught);
+    let earlier = reader.snapshot();
+    std::thread::sleep(Duration::from_secs(1));
+    let causes = Windows::between(&earlier, &reader.snapshot()).unwrap().cgroups[&caught.id()].causes;
+    assert!(causes.of(SnapshotCause::Own) > 100_000_000, "two on one CPU wait for each other: {causes:?}");
+    assert_eq!(causes.of(SnapshotCause::Quota), 0, "it has no limit any more: {causes:?}");
+    drop((caught_load, caught));
 
     let [limited, free] = ["limited", "free"].map(|name| Cgroup::new(name).unwrap());
     limited.limit_cpu(PERIOD * 3 / 10, PERIOD).unwrap();
@@ -182,11 +215,14 @@ fn hooks_that_cannot_be_attached() {
     let causes = windows.cgroups[&limited.id()].causes;
     assert!(causes.total() > 300_000_000, "it had to wait: {causes:?}");
     assert_eq!(
-        causes.of(Cause::Unknown),
+        causes.of(SnapshotCause::Unknown),
         causes.total(),
         "a throttled window is unknown and nothing else: {causes:?}"
     );
     let causes = windows.cgroups[&free.id()].causes;
-    assert!(causes.share(Cause::Own).unwrap_or(0.0) > 0.5, "one that is not throttled is told: {causes:?}");
+    assert!(
+        causes.share(SnapshotCause::Own).unwrap_or(0.0) > 0.5,
+        "one that is not throttled is told: {causes:?}"
+    );
     drop((load, other));
 }
