@@ -18,7 +18,7 @@ pub mod reference;
 pub mod server;
 pub mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -57,8 +57,8 @@ pub struct Publisher {
     /// How long after a snapshot the next one is late.
     patience: Duration,
     state: Mutex<State>,
-    /// One body for each format, of the last window. Its lock is held while one is encoded, so that many scrapes at
-    /// one time cost one.
+    /// The body of each format that somebody reads. Its lock is held while one is encoded, so that many scrapes at one time
+    /// cost one.
     bodies: Mutex<Bodies>,
 }
 
@@ -66,6 +66,8 @@ struct State {
     node: Node,
     ledger: Ledger,
     earlier: Option<Snapshot>,
+    /// Scrapes that were answered; those of `node` up to the last window, so that all of one window show the same.
+    scrapes: u64,
     /// When the last snapshot came.
     observed: Instant,
     /// A recording is over: none are awaited.
@@ -75,8 +77,17 @@ struct State {
 /// Bodies, with the turn of the ledger that they show.
 #[derive(Default)]
 struct Bodies {
-    text: Option<(u64, Bytes)>,
-    protobuf: Option<(u64, Bytes)>,
+    text: Option<(u64, Weak<Bytes>)>,
+    protobuf: Option<(u64, Weak<Bytes>)>,
+}
+
+/// A body that goes when its last reader does: between two scrapes there is none.
+struct Body(Arc<Bytes>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Publisher {
@@ -90,6 +101,7 @@ impl Publisher {
             node: Node::new(cpus, limit, now),
             ledger: Ledger::new(limit, now),
             earlier: None,
+            scrapes: 0,
             observed: Instant::now(),
             ended: false,
         };
@@ -100,7 +112,7 @@ impl Publisher {
     pub fn observe(&self, snapshot: Snapshot, health: Health) -> Result<(), WindowError> {
         let now = SystemTime::now();
         let mut state = lock(&self.state);
-        let State { node, ledger, earlier, .. } = &mut *state;
+        let State { node, ledger, earlier, scrapes, .. } = &mut *state;
         // The first has counted since its reader's start.
         let first = Snapshot {
             epoch: snapshot.epoch,
@@ -114,16 +126,11 @@ impl Publisher {
         node.restarts += u64::from(earlier.epoch != snapshot.epoch);
         node.add(&snapshot, &windows, now);
         ledger.add(&snapshot, &windows, now);
+        node.scrapes = *scrapes;
         node.health = health;
         node.process = Process::own();
         *earlier = snapshot;
         state.observed = Instant::now();
-        drop(state);
-        // Nobody asks for the last window's bodies any more. While one is being encoded they stay: who samples does not
-        // wait for that.
-        if let Ok(mut bodies) = self.bodies.try_lock() {
-            *bodies = Bodies::default();
-        }
         Ok(())
     }
 
@@ -135,7 +142,7 @@ impl Publisher {
     /// Everything up to the last window, encoded, for one who keeps it: a series that has ended may go then.
     pub fn scrape(&self, format: Format) -> Result<Bytes, EncodeError> {
         let encoded = self.encoded(format, Self::handed_out)?;
-        lock(&self.state).node.scrapes += 1;
+        lock(&self.state).scrapes += 1;
         Ok(encoded)
     }
 
@@ -151,10 +158,16 @@ impl Publisher {
             Format::OpenMetrics => &mut bodies.text,
             Format::Protobuf => &mut bodies.protobuf,
         };
-        Ok(match body {
-            Some((of, encoded)) if *of == turn => encoded.clone(),
-            _ => body.insert((turn, encode::encode(&Arc::new(exposition), format)?)).1.clone(),
-        })
+        let read = body.as_ref().filter(|(of, _)| *of == turn).and_then(|(_, body)| body.upgrade());
+        let read = match read {
+            Some(read) => read,
+            None => {
+                let encoded = Arc::new(encode::encode(&Arc::new(exposition), format)?);
+                *body = Some((turn, Arc::downgrade(&encoded)));
+                encoded
+            }
+        };
+        Ok(Bytes::from_owner(Body(read)))
     }
 
     /// The state now, which counts as scraped from this moment on and not from when it is encoded: a series that has to

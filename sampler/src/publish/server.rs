@@ -2,8 +2,8 @@
 //!
 //! Everything is bounded, and nobody is kept waiting by others:
 //!
-//! * A body is encoded once for each window and shared. So few scrapes are answered at a time that those which nobody reads
-//!   hold few bodies, and each has to be taken within a time. What is too much waits for a moment, then gets a 503.
+//! * Scrapes of one window at one time share a body, which goes with them. So few are answered at a time that those which
+//!   nobody reads hold few bodies, and each has to be taken within a time. What is too much waits for a moment, then gets a 503.
 //! * A connection is for one request. Where there are too many, the oldest goes that is not being answered with metrics:
 //!   whoever comes to ask for `/healthz` always finds a place.
 

@@ -281,7 +281,7 @@ fn no_series_is_there_twice() {
 }
 
 #[test]
-fn a_scrape_between_windows_costs_nothing_and_shows_the_same() {
+fn scrapes_at_one_time_share_a_body_and_show_the_same() {
     let publisher = publisher(2, 10);
     let first = publisher.scrape(Format::OpenMetrics).unwrap();
     let second = publisher.scrape(Format::OpenMetrics).unwrap();
