@@ -1,7 +1,13 @@
 //! `bench`: what the sampler costs, natively where the host can and in virtual machines, and what the controller's decisions
 //! cost, as a table and as JSON.
 
-use std::{fmt::Write as _, fs, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -27,35 +33,102 @@ const RESULTS: &str = "bench.json";
 pub struct Options {
     /// Leave out what runs on the host.
     pub no_native: bool,
-    /// The kernels to measure in virtual machines.
+    /// The kernels to measure in virtual machines; the others only say how large the programs are.
     pub kernels: Vec<Series>,
 }
 
-/// Runs the benchmarks, prints the table and writes `target/bench.json`.
+/// Runs the benchmarks, prints the table and writes `target/bench.json`. A part that fails takes nothing of the others
+/// along: what there is gets written after each, and the failure comes at the end.
 pub fn run(cache: &Cache, workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     ebpf::build(cache, workspace, ebpf::PACKAGE)?;
     let built = programs::build(workspace, &[PROGRAM, programs::SAMPLER])?;
     let [program, sampler] = &built[..] else { bail!("not all programs were built") };
-    let mut results = Vec::new();
+    let mut figures = Figures::new(workspace.target.join("bench.json"));
     if !options.no_native {
-        results.extend(natively(cache, workspace, program, sampler)?);
+        figures.take(Place::Host, natively(cache, workspace, program, sampler))?;
     }
-    if !options.kernels.is_empty() {
-        let lab = Lab::open(cache, workspace)?;
-        for &series in &options.kernels {
-            results.extend(in_vm(cache, &lab, series, program, sampler)?);
+    let lab = Lab::open(cache, workspace)?;
+    for &series in &options.kernels {
+        figures.take(Place::Machine(series), in_vm(cache, &lab, series, [program, sampler], &[]))?;
+    }
+    // Loading is quick, and what a verifier makes of the programs differs from kernel to kernel.
+    for series in Series::ALL.into_iter().filter(|series| !options.kernels.contains(series)) {
+        figures.take(Place::Machine(series), in_vm(cache, &lab, series, [program, sampler], &["insns"]))?;
+    }
+    figures.take(Place::Anywhere, of_controller(workspace))?;
+    figures.conclude()
+}
+
+/// Where something was measured.
+#[derive(Clone, Copy)]
+enum Place {
+    /// On this host, at real speed.
+    Host,
+    /// In a virtual machine with this kernel.
+    Machine(Series),
+    /// Nothing of the kernel is in it.
+    Anywhere,
+}
+
+/// All figures so far, which are also in a file.
+struct Figures {
+    file: PathBuf,
+    all: Vec<Value>,
+    failures: Vec<anyhow::Error>,
+}
+
+impl Figures {
+    fn new(file: PathBuf) -> Self {
+        Self { file, all: Vec::new(), failures: Vec::new() }
+    }
+
+    /// Takes in what a part came to, and says it at once if that is a failure. Each name is there once without an
+    /// addition: of the place that was measured first, and so of the host where it can measure.
+    fn take(&mut self, place: Place, measured: Result<Vec<Value>>) -> Result<()> {
+        match measured {
+            Ok(results) => {
+                for mut result in results {
+                    self.say_where(place, &mut result);
+                    self.all.push(result);
+                }
+                let text = serde_json::to_string_pretty(&self.all).context("writing JSON")?;
+                files::write(&self.file, (text + "\n").as_bytes())
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                self.failures.push(error);
+                Ok(())
+            }
         }
     }
-    results.extend(of_controller(workspace)?);
-    let path = workspace.target.join("bench.json");
-    let text = serde_json::to_string_pretty(&results).context("writing JSON")?;
-    files::write(&path, (text + "\n").as_bytes())?;
-    print!("{}", table(&results));
-    println!("written to {}", path.display());
-    if results.is_empty() {
-        bail!("nothing could be measured");
+
+    fn say_where(&self, place: Place, result: &mut Value) {
+        let place = match place {
+            Place::Host => "on this host".to_owned(),
+            Place::Machine(series) => format!("linux-{series} vm"),
+            Place::Anywhere => return,
+        };
+        let note = result["note"].as_str().unwrap_or_default();
+        let name = result["name"].as_str().unwrap_or_default();
+        if self.all.iter().any(|other| other["name"] == result["name"]) {
+            result["name"] = format!("{name} ({place})").into();
+        } else {
+            result["note"] = [note, &place].join(if note.is_empty() { "" } else { "; " }).into();
+        }
     }
-    Ok(ExitCode::SUCCESS)
+
+    /// Prints the table. Fails where a part has failed, or nothing was measured.
+    fn conclude(self) -> Result<ExitCode> {
+        print!("{}", table(&self.all));
+        println!("written to {}", self.file.display());
+        if let Some(first) = self.failures.first() {
+            bail!("{} parts were not measured, the first because: {first:#}", self.failures.len());
+        }
+        if self.all.is_empty() {
+            bail!("nothing could be measured");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// What decisions cost: `cargo bench -p controller`, which needs nothing of the host.
@@ -74,7 +147,7 @@ fn of_controller(workspace: &Workspace) -> Result<Vec<Value>> {
 }
 
 /// Where benchmarks leave their results. What an earlier run left is removed: it must not be taken for this one's.
-fn results_file(workspace: &Workspace, name: &str) -> Result<std::path::PathBuf> {
+fn results_file(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     let dir = workspace.target.join("bench");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let results = dir.join(name);
@@ -113,14 +186,22 @@ fn skip(lacks: &str) -> Result<Vec<Value>> {
     Ok(Vec::new())
 }
 
-/// Under emulation, where only comparisons within one run mean something. The kernel is said in the name.
-fn in_vm(cache: &Cache, lab: &Lab<'_>, series: Series, program: &Path, sampler: &Path) -> Result<Vec<Value>> {
+/// Under emulation, where only comparisons within one run mean something; only these groups of figures, or all.
+fn in_vm(
+    cache: &Cache,
+    lab: &Lab<'_>,
+    series: Series,
+    [program, sampler]: [&Path; 2],
+    only: &[&str],
+) -> Result<Vec<Value>> {
     lab.prepare(series)?;
     let mut root = Initramfs::new();
     root.host_program("/init", program);
     root.host_program("/usr/bin/sampler", sampler);
     programs::add_runqlat(cache, &mut root)?;
-    let arguments = ["vm", "--runqlat", "/usr/sbin/runqlat", "--json", RESULTS].map(str::to_owned).into();
+    let arguments = ["vm", "--runqlat", "/usr/sbin/runqlat", "--json", RESULTS].into_iter();
+    let arguments = arguments.chain(only.iter().flat_map(|group| ["--only", group]));
+    let arguments = arguments.map(str::to_owned).collect();
     let job = Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT };
     eprintln!("Benchmarks on {series} in a virtual machine …");
     let finished = lab.run(&job, &format!("bench-{series}"), &mut |said| {
@@ -135,13 +216,7 @@ fn in_vm(cache: &Cache, lab: &Lab<'_>, series: Series, program: &Path, sampler: 
         .files
         .get(RESULTS)
         .with_context(|| format!("linux-{series}: the guest sent no {RESULTS}"))?;
-    let mut results = parse(text)?;
-    for result in &mut results {
-        if let Some(name) = result["name"].as_str() {
-            result["name"] = format!("{name} (linux-{series} vm)").into();
-        }
-    }
-    Ok(results)
+    parse(text)
 }
 
 /// A list of `{"name", "unit", "value", "min", "max", "note"}`.
@@ -213,6 +288,31 @@ mod tests {
              switch          55.0  ns    50.0..61.2  a note\n\
              a longer name   1234  %\n"
         );
+    }
+
+    #[test]
+    fn a_name_is_there_once_without_an_addition_and_what_failed_takes_nothing_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut figures = Figures::new(dir.path().join("bench.json"));
+        let one = |name: &str, note: &str| {
+            Ok(vec![serde_json::json!({"name": name, "unit": "ns", "value": 1, "note": note})])
+        };
+        figures.take(Place::Host, one("a", "")).unwrap();
+        figures.take(Place::Machine(Series::V6_12), one("a", "slow")).unwrap();
+        figures.take(Place::Machine(Series::V6_1), Err(anyhow::anyhow!("no machine"))).unwrap();
+        figures.take(Place::Machine(Series::V7_2), one("b", "slow")).unwrap();
+        figures.take(Place::Anywhere, one("c", "pure")).unwrap();
+        let written = parse(&fs::read(&figures.file).unwrap()).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let written: Vec<_> = written.iter().map(|one| [text(&one["name"]), text(&one["note"])]).collect();
+        let expected = [
+            ["a", "on this host"],
+            ["a (linux-6.12 vm)", "slow"],
+            ["b", "slow; linux-7.2 vm"],
+            ["c", "pure"],
+        ];
+        assert_eq!(written, expected);
+        assert!(figures.conclude().unwrap_err().to_string().contains("no machine"));
     }
 
     #[test]

@@ -137,7 +137,7 @@ enum Commands {
         /// Leave out what runs on this host at real speed (as root)
         #[arg(long)]
         no_native: bool,
-        /// Measure on this kernel in a virtual machine (may be repeated)
+        /// Measure on this kernel in a virtual machine (may be repeated); on the others only the programs' size
         #[arg(long, default_values = ["6.12"])]
         kernel: Vec<Series>,
     },
