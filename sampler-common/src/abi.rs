@@ -260,18 +260,30 @@ pub enum Kind {
     System = 1,
 }
 
-/// A cgroup was made or removed. Short-lived ones are gone before anybody could look, so the name is sent
-/// along.
+/// What happened to a cgroup ([`CgroupEvent::what`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Happened {
+    /// It was made.
+    Made = 0,
+    /// It was removed.
+    Removed = 1,
+    /// A process in it exits that the kernel has chosen to be killed for want of memory.
+    OomKill = 2,
+}
+
+/// Something happened to a cgroup. Short-lived ones are gone before anybody could look, so the name is sent along when
+/// one is made or removed.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct CgroupEvent {
     /// The cgroup's id: the inode number of its directory.
     pub cgroup_id: u64,
-    /// Whether it was removed, 0 or 1.
-    pub removed: u32,
+    /// A [`Happened`].
+    pub what: u32,
     /// Length of the path in `path`; equal to its size when the path was cut off.
     pub path_bytes: u32,
-    /// Path from the root of the hierarchy.
+    /// Path from the root of the hierarchy; nothing that is said of a kill.
     pub path: [u8; 368],
 }
 
@@ -285,6 +297,12 @@ pub struct CgroupEvent {
 pub struct Kernel {
     /// `task_struct.pid`
     pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.oom_mm`
+    pub signal_oom_mm: u32,
     /// `task_struct.on_rq`
     pub task_on_rq: u32,
     /// `task_struct.cgroups`

@@ -75,6 +75,8 @@ impl Memory {
 }
 
 /// How often memory limits were met, in the cgroup or below it (`memory.events`). Cumulative.
+///
+/// Of a cgroup that was gone before that file was read again only `oom_kill` goes on: the kernel tells of it at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryEvents {
     /// Reclaimed though below `memory.low`.

@@ -74,7 +74,7 @@ pub struct Window {
     pub neighbors: Vec<(CgroupId, u64)>,
     /// What is left of the wait for neighbours: those that could not be named, in ns.
     pub unnamed_neighbor_ns: u64,
-    /// CPU time used, in ns.
+    /// CPU time used, in ns; 0 also where that is not known ([`Window::used_ns`]).
     pub usage_ns: u64,
     /// Throttling.
     pub throttling: Throttling,
@@ -223,9 +223,15 @@ impl Window {
         (periods != 0).then(|| throttled_periods.min(periods) as f64 / periods as f64)
     }
 
-    /// CPU used, in cores; `None` for an empty window.
+    /// CPU time used, in ns; `None` where it is not known: threads were switched in, and so ran, but of a cgroup that was
+    /// gone before it could be read, or of what has no slot, nobody says for how long.
+    pub fn used_ns(&self) -> Option<u64> {
+        (self.usage_ns != 0 || self.latency.is_empty()).then_some(self.usage_ns)
+    }
+
+    /// CPU used, in cores; `None` for an empty window, and where it is not known.
     pub fn used_cores(&self) -> Option<f64> {
-        self.per_ns(self.usage_ns)
+        self.per_ns(self.used_ns()?)
     }
 
     /// Runnable time of all threads in ns: they ran or waited to run.
@@ -233,8 +239,10 @@ impl Window {
         self.usage_ns.saturating_add(self.wait_ns())
     }
 
-    /// Threads that were runnable, on average; `None` for an empty window.
+    /// Threads that were runnable, on average; `None` for an empty window, and where it is not known for how long they
+    /// ran.
     pub fn runnable(&self) -> Option<f64> {
+        self.used_ns()?;
         self.per_ns(self.runnable_ns())
     }
 
@@ -782,6 +790,9 @@ mod tests {
         assert_eq!(window.used_cores(), Some(2.0));
         assert_eq!(window.runnable(), Some(2.5));
         assert_eq!(window.throttled_share(), Some(0.4));
+        let unread = window_of(Counters { usage_ns: 0, ..counters }, true);
+        assert_eq!((unread.used_ns(), unread.used_cores(), unread.runnable()), (None, None, None));
+        assert_eq!(window_of(Counters::default(), true).used_cores(), Some(0.0), "nothing ran");
         let empty = Window::new(Case::New, 0, Counters::default(), true);
         assert_eq!((empty.used_cores(), empty.runnable(), empty.throttled_share()), (None, None, None));
     }

@@ -16,6 +16,9 @@ use sampler_common::abi::Kernel;
 #[unsafe(no_mangle)]
 static KERNEL: Kernel = Kernel {
     task_pid: 0,
+    task_tgid: 0,
+    task_signal: 0,
+    signal_oom_mm: 0,
     task_on_rq: 0,
     task_cgroups: 0,
     task_sched_task_group: 0,
@@ -77,6 +80,10 @@ structure! {
     Task {
         /// Index of its [`sampler_common::abi::Baseline`]; 0 is every CPU's idle task.
         pid: u32 = task_pid,
+        /// Its process: the pid of the first of its threads.
+        tgid: u32 = task_tgid,
+        /// What it shares with the other threads of its process.
+        signal: Signal = task_signal,
         /// Whether it is queued (a byte from 7.x on, before that an int with nothing in its others), and 2 while it is on its way from one run queue to another
         /// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/sched.h#L97>.
         on_rq: u8 = task_on_rq,
@@ -99,6 +106,16 @@ structure! {
         run_delay: u64 = task_run_delay,
         /// Since when it is queued here, on this run queue's clock; 0 if it is not.
         last_queued: u64 = task_last_queued,
+    }
+}
+
+structure! {
+    /// `struct signal_struct`
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched/signal.h#L94>
+    Signal {
+        /// Memory of a process that the kernel has chosen to be killed for want of it, and else null
+        /// <https://github.com/torvalds/linux/blob/v6.12/mm/oom_kill.c#L755>.
+        oom_mm: u64 = signal_oom_mm,
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `sched_switch` | BTF tracepoint | [`runq`], [`cause`], [`rhythm`], [`slot`] | yes |
 //! | `sched_migrate_task` | BTF tracepoint | [`runq`], [`cause`], [`rhythm`] | for the cause of what was waited before a migration |
 //! | `cgroup_mkdir`, `cgroup_rmdir` | BTF tracepoint | [`slot`] | for the names of short-lived cgroups, and for giving slots back |
+//! | `sched_process_exit` | BTF tracepoint | [`slot`] | for OOM kills in cgroups that are gone before their `memory.events` can be read |
 //! | `tg_throttle_down`, `tg_unthrottle_up` | fentry | [`throttle`] | for the cause `quota` |
 //! | `unthrottle_cfs_rq`, `unthrottle_cfs_rq_exit` | fentry, fexit | [`throttle`] | for throttle durations |
 //!
@@ -43,8 +44,8 @@
 //! * `sched_switch` and `sched_migrate_task` call no helper, save one when they meet a cgroup for the first time; they use array
 //!   maps only, whose look-ups the verifier replaces by arithmetic.
 //! * Everything indexed by CPU is written under that CPU's run-queue lock, which `sched_switch` and the
-//!   throttle functions hold. `cgroup_mkdir`
-//!   and `cgroup_rmdir` write only to a ring buffer.
+//!   throttle functions hold. `cgroup_mkdir`,
+//!   `cgroup_rmdir` and `sched_process_exit` write only to a ring buffer.
 //! * What cannot be charged exactly is counted in [`sampler_common::abi::Cpu`].
 #![no_std]
 #![no_main]
@@ -60,6 +61,7 @@ mod throttle;
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
+use sampler_common::abi::Happened;
 
 /// A CPU switches threads: arguments `preempt`, `prev`, `next`, and from 5.18 `prev_state`.
 #[btf_tracepoint(function = "sched_switch")]
@@ -78,14 +80,21 @@ pub fn sched_migrate_task(ctx: BtfTracePointContext) -> i32 {
 /// A cgroup was made: arguments the cgroup and its path.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    slot::changed(kernel::Cgroup(ctx.arg(0)), ctx.arg(1), false);
+    slot::changed(kernel::Cgroup(ctx.arg(0)), ctx.arg(1), Happened::Made);
     0
 }
 
 /// A cgroup was removed: arguments the cgroup and its path.
 #[btf_tracepoint(function = "cgroup_rmdir")]
 pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
-    slot::changed(kernel::Cgroup(ctx.arg(0)), ctx.arg(1), true);
+    slot::changed(kernel::Cgroup(ctx.arg(0)), ctx.arg(1), Happened::Removed);
+    0
+}
+
+/// A thread exits: argument the thread.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    slot::exits(kernel::Task(ctx.arg(0)));
     0
 }
 

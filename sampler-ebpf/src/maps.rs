@@ -3,6 +3,8 @@
 //! All but three are arrays that user space maps into its memory: reading them costs no system call, and
 //! the verifier replaces a look-up by an address computation.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::maps::{Array, Queue, RingBuf};
@@ -56,11 +58,11 @@ static SLOTS: Array<SlotRecord> = Array::with_max_entries(SIZED_BY_LOADER, MMAPA
 #[map]
 static FREE_SLOTS: Queue<Slot> = Queue::with_max_entries(SIZED_BY_LOADER, 0);
 
-/// Cgroups that are made and removed. Those that do not fit are counted, and user space looks at the whole tree then.
+/// Cgroups that are made and removed, and OOM kills in them. Those that do not fit are counted, and user space looks at the whole tree then.
 #[map]
 static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(CGROUP_EVENTS_BYTES, 0);
 
-/// How many did not fit. The kernel makes and removes cgroups one at a time (`cgroup_mutex`).
+/// How many did not fit.
 #[map]
 static CGROUP_EVENTS_LOST: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
@@ -136,8 +138,8 @@ pub fn cgroup_event() -> Option<RingBufEntry<CgroupEvent>> {
     if entry.is_none()
         && let Some(lost) = CGROUP_EVENTS_LOST.get_ptr_mut(0)
     {
-        // SAFETY: a map value with one writer: see above.
-        unsafe { *lost += 1 };
+        // SAFETY: a map value, aligned, that is there as long as the program.
+        unsafe { AtomicU64::from_ptr(lost) }.fetch_add(1, Ordering::Relaxed);
     }
     entry
 }

@@ -1,10 +1,11 @@
-//! As whom, and so in which slot, a cgroup's threads are counted, and which cgroups come and go.
+//! As whom, and so in which slot, a cgroup's threads are counted, which cgroups come and go, and which have a process
+//! killed for want of memory.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
-use sampler_common::abi::{Cpu, OTHER};
+use sampler_common::abi::{Cpu, Happened, OTHER};
 use sampler_common::timeline::Holder;
 
-use crate::kernel::{self, Cgroup, Css};
+use crate::kernel::{self, Cgroup, Css, Task};
 use crate::maps;
 
 /// As whom the threads of a css count: the css itself, or the container that user space has found it to lie within.
@@ -69,7 +70,7 @@ fn first_sight(css: Css, serial: u64, cpu: &mut Cpu) -> Holder {
 
 /// Tells user space that a cgroup was made or removed.
 #[inline(always)]
-pub fn changed(cgroup: Cgroup, path: *const u8, removed: bool) {
+pub fn changed(cgroup: Cgroup, path: *const u8, what: Happened) {
     if cgroup.root().hierarchy_id() != kernel::hierarchy_id() {
         return;
     }
@@ -78,11 +79,30 @@ pub fn changed(cgroup: Cgroup, path: *const u8, removed: bool) {
     // SAFETY: the entry has room for a `CgroupEvent`, and the helper writes no more than `path` holds.
     unsafe {
         (*event).cgroup_id = cgroup.kn().id();
-        (*event).removed = removed as u32;
+        (*event).what = what as u32;
         (*event).path_bytes = match bpf_probe_read_kernel_str_bytes(path, &mut (*event).path) {
             Ok(path) => path.len() as u32,
             Err(_) => 0,
         };
+    }
+    entry.submit(0);
+}
+
+/// Tells user space if the thread that exits is the first of a process that the kernel has chosen to be killed for want of
+/// memory: it is still in its cgroup. The hook `oom:mark_victim` would tell of a kill too, but before Linux 6.9 by a pid
+/// alone, from which there is no way to the cgroup.
+#[inline(always)]
+pub fn exits(task: Task) {
+    if task.pid() != task.tgid() || task.signal().oom_mm() == 0 {
+        return;
+    }
+    let Some(mut entry) = maps::cgroup_event() else { return };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry has room for a `CgroupEvent`.
+    unsafe {
+        (*event).cgroup_id = task.cgroups().key().cgroup().kn().id();
+        (*event).what = Happened::OomKill as u32;
+        (*event).path_bytes = 0;
     }
     entry.submit(0);
 }

@@ -20,7 +20,7 @@ use crate::kernel::load::{LoadError, Run, ThrottleHooks};
 use crate::kernel::untested;
 use crate::pods::{self, Access, Named, NamedError, NodeName};
 use crate::privileges::{self, PrivilegeError};
-use crate::read::{Reader, StartError, slots};
+use crate::read::{Reader, StartError, Tended, slots};
 
 /// Why there are no snapshots, or no more.
 #[derive(Debug, Error)]
@@ -37,6 +37,9 @@ pub enum SourceError {
     /// The kernel does not time programs.
     #[error("cannot have the kernel time its BPF programs, as --bpf-stats asks")]
     BpfStats(#[source] SyscallError),
+    /// Nobody can look after slots.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// Names of pods are wanted, but nobody can be asked for them.
     #[error(transparent)]
     Names(#[from] NamedError),
@@ -66,7 +69,9 @@ impl SourceError {
         match self {
             Self::Start(StartError::Load(LoadError::NoObject | LoadError::Missing { .. })) => false,
             Self::Privileges(_) | Self::Start(_) | Self::BpfStats(_) => true,
-            Self::Cost(_) | Self::Names(_) | Self::Open { .. } | Self::Recording { .. } => false,
+            Self::Cost(_) | Self::Thread(_) | Self::Names(_) | Self::Open { .. } | Self::Recording { .. } => {
+                false
+            }
         }
     }
 }
@@ -175,7 +180,7 @@ pub struct Slots {
 
 /// What measures the running kernel.
 pub struct Live {
-    reader: Reader,
+    reader: Tended,
     named: Option<Named>,
     cpus: u32,
     interval: Duration,
@@ -229,12 +234,13 @@ impl Live {
         // The kernel's types have been read and are not needed any more.
         allocator::give_back();
         let interval = arguments.interval;
+let reader = Tended::new(reader).map_err(SourceError::Thread)?;
         Ok(Self { reader, named, cpus: cpus(), interval, begun: false, slotless: 0, switch_cost, timed })
     }
 
     fn snapshot(&mut self) -> Snapshot {
         self.begun = true;
-        let mut snapshot = self.reader.snapshot();
+        let mut snapshot = self.reader.reader().snapshot();
         if let Some(named) = &mut self.named {
             named.name(&mut snapshot);
         }
@@ -246,7 +252,7 @@ impl Live {
     fn say_if_slots_run_out(&mut self, slotless: u64) {
         if slotless > 2 * self.slotless {
             self.slotless = slotless;
-            let slots = self.reader.programs().slots.len();
+            let slots = self.reader.reader().programs().slots.len();
             tracing::warn!(
                 cgroups = slotless,
                 slots,
@@ -258,12 +264,13 @@ impl Live {
     }
 
     fn health(&self) -> Health {
-        let records = &self.reader.programs().slots;
+        let reader = self.reader.reader();
+        let records = &reader.programs().slots;
         let used = (1..records.len()).filter(|slot| slots::owner(records, *slot).is_some()).count();
         Health {
             slots: Some(Slots { used, all: records.len() - 1 }),
             switch_cost: Some(self.switch_cost),
-            runs: if self.timed.is_some() { self.reader.programs().runs() } else { Vec::new() },
+            runs: if self.timed.is_some() { reader.programs().runs() } else { Vec::new() },
             pods: self.named.as_ref().map(Named::status),
         }
     }

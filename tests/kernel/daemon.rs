@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{PipeReader, PipeWriter, Read as _, Write as _, pipe};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use loadline_tests::cgroup::Cgroup;
+use loadline_tests::cgroup::{self, Cgroup};
 use loadline_tests::daemon::{Daemon, Scrape, get};
-use loadline_tests::load::{Load, Process, Schedstat, Work, state, until};
+use loadline_tests::load::{Load, Process, Schedstat, Work, pin, until};
 use loadline_tests::tests;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeSpec;
+use nix::unistd::Pid;
 
 tests![
     two_at_once_do_no_harm within 240 s,
@@ -28,8 +29,11 @@ const LATENCY_SUM: &str = "loadline_container_runq_latency_seconds_sum";
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn serve(more: &[&str]) -> Daemon {
-    let arguments: Vec<_> = ["--interval", "500ms"].iter().chain(more).copied().collect();
-    Daemon::start(&arguments, || Ok(())).unwrap().unwrap_or_else(|ended| panic!("{ended:?}"))
+    start(&[&["--interval", "500ms"], more].concat())
+}
+
+fn start(arguments: &[&str]) -> Daemon {
+    Daemon::start(arguments, || Ok(())).unwrap().unwrap_or_else(|ended| panic!("{ended:?}"))
 }
 
 fn name(cgroup: &Cgroup) -> String {
@@ -108,76 +112,127 @@ fn asked_to_stop() {
 
 /// How many cgroups a second are to come and go.
 const A_SECOND: u32 = 100;
+/// The machine's CPUs, on each of which somebody makes them.
+const MAKERS: usize = 2;
 
-/// One process that makes cgroups, moves itself from each to the next and removes the one behind it: as much coming and
-/// going as the machine allows, since nothing is forked. All that it ever waits is in one of them, or in the one that it
-/// was born in.
-struct Mover {
-    process: Process,
-    /// Closed, it tells it to end.
+/// One process on each CPU that makes cgroups, bears a child into each, which sleeps a moment and exits, and removes the
+/// cgroup behind it: as much coming and going as the machine allows, since nobody is moved, for which the kernel would
+/// have to stop everybody.
+struct Makers {
+    processes: Vec<Process>,
+    /// Closed, it tells them to end.
     go: Option<PipeWriter>,
-    /// It says how many it has made.
+    /// They say what they have made.
     said: PipeReader,
-    _base: Cgroup,
 }
 
-impl Mover {
-    /// The names of all its cgroups begin so.
+/// What came and went: how many cgroups, and the kernel's account of all that ran in them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Made {
+    cgroups: u64,
+    kernel: Schedstat,
+}
+
+impl Made {
+    const BYTES: usize = 32;
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let Self { cgroups, kernel: Schedstat { run_ns, wait_ns, switch_ins } } = self;
+        let words = [cgroups, run_ns, wait_ns, switch_ins].map(u64::to_ne_bytes);
+        words.concat().try_into().unwrap()
+    }
+
+    fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let word = |at: usize| u64::from_ne_bytes(bytes[at * 8..][..8].try_into().unwrap());
+        let kernel = Schedstat { run_ns: word(1), wait_ns: word(2), switch_ins: word(3) };
+        Self { cgroups: word(0), kernel }
+    }
+}
+
+impl Makers {
+    /// The names of all their cgroups begin so.
     const NAME: &str = "passing";
 
     fn start() -> Self {
-        let base = Cgroup::new(Self::NAME).unwrap();
         let ((stop, go), (said, say)) = (pipe().unwrap(), pipe().unwrap());
-        let process = Process::spawn(Some(&base), || {
-            // Its own copy, which would keep it going for ever.
-            // SAFETY: closes the end that nothing in this process uses.
-            unsafe { libc::close(go.as_raw_fd()) };
-            i32::from(Self::pass(base.path(), &stop, &say).is_err())
-        });
-        Self { process: process.unwrap(), go: Some(go), said, _base: base }
+        let maker = |cpu: usize| {
+            let process = Process::spawn(None, || {
+                // Its own copy, which would keep it going for ever.
+                // SAFETY: closes the end that nothing in this process uses.
+                unsafe { libc::close(go.as_raw_fd()) };
+                let made = pin(Pid::from_raw(0), &[cpu]).and_then(|()| Self::make(cpu, &stop));
+                let told = made.and_then(|made| (&say).write_all(&made.to_bytes()));
+                told.inspect_err(|error| eprintln!("maker {cpu}: {error}")).is_err().into()
+            });
+            process.unwrap()
+        };
+        Self { processes: (0..MAKERS).map(maker).collect(), go: Some(go), said }
     }
 
-    /// What it does: goes on until nobody holds the other end of `stop`, and then sleeps in the first cgroup.
-    fn pass(base: &Path, stop: &PipeReader, mut say: &PipeWriter) -> std::io::Result<()> {
-        let begun = Instant::now();
-        let mut behind: Option<PathBuf> = None;
-        let mut made = 0;
+    /// What each does, until nobody holds the other end of `stop`.
+    fn make(cpu: usize, stop: &PipeReader) -> io::Result<Made> {
+        let (begun, root) = (Instant::now(), cgroup::root()?);
+        let mut made = Made::default();
         loop {
-            let ahead = base.with_file_name(format!("{}-{made}", Self::NAME));
-            fs::create_dir(&ahead)?;
-            fs::write(ahead.join("cgroup.procs"), "0")?;
-            if let Some(behind) = behind.replace(ahead) {
-                fs::remove_dir(behind)?;
-            }
-            made += 1;
-            // In each it goes to sleep and is switched in at least once. A time that is over is no sleep.
-            let due = begun + Duration::from_secs(1) * made / A_SECOND;
-            let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_micros(50));
-            let wait = TimeSpec::from_duration(wait);
+            let path = root.join(format!("{}-{cpu}-{}", Self::NAME, made.cgroups));
+            fs::create_dir(&path)?;
+            let child = bear(&path)?;
+            child.ended()?;
+            // The last that the child does is on the way, or over: the kernel lets nobody else have this CPU meanwhile.
+            until("the removal of a cgroup", LIMIT, || match fs::remove_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+                removed => removed.map(|()| true),
+            })?;
+            made.kernel += Schedstat::of(child.pid())?;
+            made.cgroups += 1;
+            child.wait()?;
+            let due = begun + Duration::from_secs(1) * made.cgroups as u32 * MAKERS as u32 / A_SECOND;
+            let wait = TimeSpec::from_duration(due.saturating_duration_since(Instant::now()));
             if ppoll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], Some(wait), None)? != 0 {
-                break;
+                return Ok(made);
             }
-        }
-        fs::write(base.join("cgroup.procs"), "0")?;
-        behind.map_or(Ok(()), fs::remove_dir)?;
-        say.write_all(&made.to_ne_bytes())?;
-        loop {
-            nix::unistd::pause();
         }
     }
 
-    /// Ends the coming and going. How many came, and what the kernel says of the one thread that used them.
-    fn end(&mut self) -> (u32, Schedstat) {
+    /// Ends the coming and going.
+    fn end(mut self) -> Made {
         self.go = None;
-        let mut made = [0; 4];
-        self.said.read_exact(&mut made).unwrap();
-        let pid = self.process.pid();
-        until("the mover's sleep", LIMIT, || Ok(state(pid, pid)? == 'S')).unwrap();
-        (u32::from_ne_bytes(made), Schedstat::of(pid).unwrap())
+        let mut all = Made::default();
+        for process in &self.processes {
+            process.ended().unwrap();
+            let mut bytes = [0; Made::BYTES];
+            self.said.read_exact(&mut bytes).unwrap();
+            let made = Made::from_bytes(bytes);
+            all.cgroups += made.cgroups;
+            all.kernel += made.kernel;
+        }
+        all
     }
 }
 
-/// What is known of the mover's cgroups from all scrapes together: the last that each series said, and the rest.
+/// A child that is born in a cgroup, goes to sleep once, and exits.
+fn bear(into: &Path) -> io::Result<Process> {
+    /// The constant of this name in libc 0.2 does not fit its type.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let cgroup = fs::File::open(into)?;
+    // SAFETY: all-zero is a valid clone_args.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.cgroup = cgroup.as_raw_fd() as u64;
+    // SAFETY: as fork, in a process of one thread: the child goes on with a copy of its stack, and makes system calls
+    // only.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) } {
+        0 => unsafe {
+            libc::usleep(100);
+            libc::_exit(0)
+        },
+        pid @ 1.. => Ok(Process::adopt(Pid::from_raw(pid as i32))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What is known of the makers' cgroups from all scrapes together: the last that each series said, and the rest.
 #[derive(Default)]
 struct Passed {
     delays: BTreeMap<String, f64>,
@@ -191,7 +246,7 @@ impl Passed {
     fn take_in(&mut self, scrape: &Scrape) {
         for (sample, value) in scrape.samples().range(LATENCY.to_owned()..) {
             let Some(labels) = sample.strip_prefix(LATENCY) else { break };
-            if labels.contains(&format!("container=\"/{}-", Mover::NAME)) {
+            if labels.contains(&format!("container=\"/{}-", Makers::NAME)) {
                 self.delays.insert(labels.to_owned(), *value);
                 let sum = scrape.samples()[&format!("{LATENCY_SUM}{labels}")];
                 self.wait_seconds.insert(labels.to_owned(), sum);
@@ -210,12 +265,12 @@ impl Passed {
     }
 }
 
-/// A crowded node with much coming and going. Catches a scrape that grows with what is gone, stands still, shows a
-/// series twice or half of one, or loses what those counted that are gone.
+/// A crowded node with much coming and going, at the usual interval. Catches a scrape that grows with what is gone, stands
+/// still, shows a series twice or half of one, or loses what those counted that are gone, and slots that the dead keep.
 fn five_hundred_and_a_hundred_a_second() {
     const STANDING: usize = 500;
     const SCRAPE_EVERY: Duration = Duration::from_secs(4);
-    let daemon = serve(&["--max-containers", "600"]);
+    let daemon = start(&["--max-containers", "600"]);
     let standing: Vec<_> = (0..STANDING).map(|_| Cgroup::new("standing").unwrap()).collect();
     let naps = Work::Duty { run: Duration::from_micros(50), period: Duration::from_secs(1) }.anywhere();
     let _loads: Vec<_> = standing.iter().map(|cgroup| Load::start(Some(cgroup), &[naps]).unwrap()).collect();
@@ -227,11 +282,12 @@ fn five_hundred_and_a_hundred_a_second() {
         .unwrap();
     let mut passed = Passed::default();
     passed.take_in(&first);
-    let (mut earlier, mut scrapes, mut slowest, mut largest) = (first, 0, Duration::ZERO, 0);
+    let (mut earlier, mut scrapes, mut slowest, mut largest, mut most_slots) =
+        (first, 0, Duration::ZERO, 0, 0.0_f64);
+    let makers = Makers::start();
     let begun = Instant::now();
-    let mut mover = Mover::start();
     // Under emulation on a loaded host a scrape may take seconds: so many at least, however long it takes.
-    while begun.elapsed() < Duration::from_secs(20) || scrapes < 5 {
+    while begun.elapsed() < Duration::from_secs(30) || scrapes < 6 {
         std::thread::sleep((begun + SCRAPE_EVERY * scrapes).saturating_duration_since(Instant::now()));
         let asked = Instant::now();
         let answer = get(daemon.address(), "/metrics", "*/*").unwrap();
@@ -251,26 +307,26 @@ fn five_hundred_and_a_hundred_a_second() {
             scrape.went_back(&earlier).into_iter().filter(|name| name.contains("/standing")).collect();
         assert_eq!(back, Vec::<String>::new());
         assert!(scrape.sum("loadline_sampler_series", &[]) <= Some(600.0));
+        most_slots = most_slots.max(scrape.sum("loadline_sampler_slots_used", &[]).unwrap());
         passed.take_in(&scrape);
         earlier = scrape;
         scrapes += 1;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let (made, kernel) = mover.end();
+    let Made { cgroups, kernel } = makers.end();
+    let a_second = cgroups as f64 / seconds;
     println!(
-        "     {scrapes} scrapes in {seconds:.0} s while {:.0} cgroups a second came and went; slowest {slowest:?}, \
-         largest {largest} bytes",
-        f64::from(made) / seconds
+        "     {scrapes} scrapes in {seconds:.0} s while {a_second:.0} cgroups a second came and went; slowest \
+         {slowest:?}, largest {largest} bytes; up to {most_slots} slots in use"
     );
-    // Every delay of the one thread that was in all of them, by the kernel's own account: in a series that was scraped
-    // at some time, or in the rest.
+    // Every delay of every one, by the kernel's own account: in a series that was scraped at some time, or in the rest.
     let end = daemon.scrape_until("the last counts of what is gone", LIMIT, |scrape| {
         passed.take_in(scrape);
         passed.sum().0 >= kernel.switch_ins as f64
     });
     let (delays, wait_ns) = passed.sum();
     println!(
-        "     {delays} delays in {made} cgroups, {} of which had a series of their own",
+        "     {delays} delays in {cgroups} cgroups, {} of which had a series of their own",
         passed.delays.len()
     );
     let end = end.unwrap();
@@ -279,6 +335,12 @@ fn five_hundred_and_a_hundred_a_second() {
     assert_eq!(delays, kernel.switch_ins as f64);
     let off_ns = (wait_ns - kernel.wait_ns as f64).abs();
     assert!(off_ns < 1000.0, "{off_ns} ns from the kernel's own sum");
-    assert!(kernel.switch_ins >= u64::from(made), "it slept in each");
+    assert!(kernel.switch_ins >= 2 * cgroups, "somebody was born and slept in each");
+    for loss in ["slots_exhausted", "css_beyond_table", "names_lost", "names_cut"] {
+        assert_eq!(end.sum("loadline_sampler_losses_total", &[("loss", loss)]), Some(0.0), "{loss}");
+    }
+    // So many are on their way back at most, and some of the machine's own.
+    let most = STANDING as f64 + 3.0 * a_second + 32.0;
+    assert!(most_slots <= most, "{most_slots} slots were in use, of {STANDING} and {a_second:.0} a second");
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
 }

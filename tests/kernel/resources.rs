@@ -1,17 +1,20 @@
 //! Limits, memory and stalls in snapshots, against what was set, allocated and killed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loadline_tests::cgroup::Cgroup;
 use loadline_tests::load::{Load, Process, Work, until};
 use sampler::read::{Reader, Start};
 use sampler_common::resources::{CpuLimit, LimitOf};
+use sampler_common::snapshot::Snapshot;
 use sampler_common::window::Windows;
 
 crate::tests![
     limits_of_a_cgroup_and_of_those_above_it,
     memory_that_was_allocated,
     a_process_killed_for_its_memory,
+    killed_for_its_memory_and_removed_at_once,
     stalls_by_a_limit,
 ];
 
@@ -94,16 +97,71 @@ fn a_process_killed_for_its_memory() {
     let earlier = reader.snapshot();
     assert_eq!(earlier.cgroups[&cgroup.id()].counters.memory_events.map(|events| events.oom_kill), Some(0));
     kill();
-    let mut kills = 0;
+    let read_ns = |snapshot: &Snapshot| snapshot.cgroups[&cgroup.id()].memory.map(|memory| memory.read_ns);
+    let kills = |later: &Snapshot| {
+        let window = &Windows::between(&earlier, later).unwrap().cgroups[&cgroup.id()];
+        window.memory_events.map(|events| events.oom_kill)
+    };
+    assert_eq!(kills(&reader.snapshot()), Some(1), "the kernel tells at once");
+    let mut later = Snapshot::default();
     until("the next time that all is read", LIMIT, || {
-        let later = reader.snapshot();
-        let window = &Windows::between(&earlier, &later).unwrap().cgroups[&cgroup.id()];
-        kills = window.memory_events.map_or(0, |events| events.oom_kill);
-        Ok(kills > 0)
+        later = reader.snapshot();
+        Ok(read_ns(&later) > read_ns(&earlier))
     })
     .unwrap();
-    assert_eq!(kills, 1, "one since the reader came");
+    assert_eq!(kills(&later), Some(1), "one since the reader came, also by the file");
     assert!(cgroup.read("memory.events").unwrap().contains("oom_kill 2\n"), "and one before");
+}
+
+/// Containers as runtimes treat them whose first process was killed: gone before anybody could look, with all their files.
+/// Catches a kill that is not counted, is counted by the event and by the file, or is another end of a process.
+fn killed_for_its_memory_and_removed_at_once() {
+    let mut reader = Reader::start(Start::default()).unwrap();
+    let earlier = reader.snapshot();
+    let container = |pages: usize| {
+        let cgroup = Cgroup::new("short").unwrap();
+        cgroup.write("memory.max", "16777216").unwrap();
+        let _ = cgroup.write("memory.swap.max", "0");
+        let process = Process::spawn(Some(&cgroup), || {
+            // With a thread beside it, which is killed too.
+            std::thread::spawn(|| std::thread::sleep(LIMIT));
+            std::hint::black_box(touch(pages * MIB));
+            nix::unistd::pause();
+            0
+        });
+        (cgroup, process.unwrap())
+    };
+    let removed = |cgroup: &Cgroup| until("removal", LIMIT, || Ok(cgroup.remove().is_ok())).unwrap();
+    let (killed, process) = container(64);
+    process.ended().unwrap();
+    removed(&killed);
+    let (ended, process) = container(1);
+    until("its pages", LIMIT, || {
+        Ok(ended.read("memory.current")?.trim().parse::<usize>().is_ok_and(|bytes| bytes >= MIB))
+    })
+    .unwrap();
+    process.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    process.ended().unwrap();
+    removed(&ended);
+    let (stays, process) = container(64);
+    process.ended().unwrap();
+
+    // Slots go their way meanwhile, and the last of it is long over.
+    let mut kills = BTreeMap::<_, u64>::new();
+    let mut earlier = earlier;
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_millis(600));
+        reader.tend();
+        let later = reader.snapshot();
+        let windows = Windows::between(&earlier, &later).unwrap();
+        let all = windows.cgroups.iter().map(|(id, window)| (Some(*id), window));
+        for (id, window) in all.chain([(None, &windows.other)]) {
+            *kills.entry(id).or_default() += window.memory_events.map_or(0, |events| events.oom_kill);
+        }
+        earlier = later;
+    }
+    kills.retain(|_, kills| *kills != 0);
+    assert_eq!(kills, BTreeMap::from([(Some(killed.id()), 1), (Some(stays.id()), 1)]));
 }
 
 /// A thread that is throttled most of the time stalls, by the kernel's own account. Catches PSI in another unit.

@@ -41,6 +41,7 @@ impl Key {
 const DELAY: &str = "run-queue delays cannot be read without CONFIG_SCHED_INFO (needs Linux 5.12 or later)";
 const GROUP: &str = "threads cannot be charged to cgroups without CONFIG_CGROUPS and CONFIG_FAIR_GROUP_SCHED";
 const LIMIT: &str = "throttling cannot be told without CONFIG_CFS_BANDWIDTH";
+const OOM: &str = "kills for want of memory cannot be told (needs Linux 4.10 or later)";
 const CONTROLLER: &str = "rows cannot be keyed by a controller that the kernel was built without";
 
 /// Finds every offset, for rows keyed by `key` in the hierarchy of that id and a map of `slots` slots.
@@ -49,6 +50,9 @@ pub fn of(btf: &Btf, key: Key, hierarchy_id: u32, slots: u32) -> Result<Kernel, 
     let field = |structure, path, hint| btf.offset(structure, path, hint);
     Ok(Kernel {
         task_pid: field("task_struct", "pid", DELAY)?,
+        task_tgid: field("task_struct", "tgid", OOM)?,
+        task_signal: field("task_struct", "signal", OOM)?,
+        signal_oom_mm: field("signal_struct", "oom_mm", OOM)?,
         task_on_rq: field("task_struct", "on_rq", DELAY)?,
         task_cgroups: field("task_struct", "cgroups", GROUP)?,
         task_sched_task_group: field("task_struct", "sched_task_group", GROUP)?,

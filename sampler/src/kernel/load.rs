@@ -193,7 +193,7 @@ pub struct Programs {
     pub slots: Mapped<SlotRecord>,
     /// Slots to be given out.
     pub free_slots: Queue<MapData, Slot>,
-    /// Names of cgroups as they are made, and which are removed.
+    /// Names of cgroups as they are made, which are removed, and which have a process killed for want of memory.
     pub cgroup_events: RingBuf<MapData>,
     /// How many such events did not fit.
     pub cgroup_events_lost: Mapped<u64>,
@@ -277,6 +277,7 @@ impl Programs {
         };
         programs.tracepoint("cgroup_mkdir", &kernel_btf)?;
         programs.tracepoint("cgroup_rmdir", &kernel_btf)?;
+        programs.tracepoint("sched_process_exit", &kernel_btf)?;
         if let Err(error) = programs.hook_throttling(&kernel_btf) {
             programs.unhook_throttling();
             programs.throttle_hooks = ThrottleHooks::Unavailable(error);

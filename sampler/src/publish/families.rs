@@ -148,11 +148,12 @@ fn throttles(series: &Series) -> Option<Histogram> {
 }
 
 /// A demand of the last window. What has no series of its own has none, nor has the root, whose use is not told apart
-/// from the whole machine's.
+/// from the whole machine's, nor one whose use could not be read.
 fn demand<T>(series: &Series, node: &Node, of: fn(sampler_common::demand::Demand) -> T) -> Option<T> {
     const ROOT: &str = "/";
     let has_none = |container: &str| container == super::ledger::OTHER || container == ROOT;
     let latest = series.latest.as_ref().filter(|_| !has_none(&series.labels.container))?;
+    latest.used_ns()?;
     Some(of(sampler_common::demand::estimate(latest, node.cpus)))
 }
 
@@ -194,8 +195,8 @@ pub static FAMILIES: &[Family] = &[
     },
     Family {
         name: "loadline_container_cpu_usage_seconds_total",
-        help: "CPU time used",
-        of: Of::Counter(|series| Some(seconds(series.total.usage_ns))),
+        help: "CPU time used, up to the last look before it was gone; absent where nobody could look",
+        of: Of::Counter(|series| series.total.used_ns().map(seconds)),
     },
     Family {
         name: "loadline_container_cpu_periods_total",
@@ -251,42 +252,42 @@ pub static FAMILIES: &[Family] = &[
     },
     Family {
         name: "loadline_container_cpu_limit_cores",
-        help: "CPU limit in force, its own or one above it, whichever is tighter; absent without",
+        help: "CPU limit in force, its own or one above it, whichever is tighter, up to 15 s old; absent without",
         of: Of::Gauge(|series, _| Some(series.latest.as_ref()?.limits.cpu?.cores())),
     },
     Family {
         name: "loadline_container_cpu_weight",
-        help: "Its share among its siblings (cpu.weight)",
+        help: "Its share among its siblings (cpu.weight), up to 15 s old",
         of: Of::Gauge(|series, _| series.latest.as_ref()?.limits.cpu_weight.map(|weight| weight as f64)),
     },
     Family {
         name: "loadline_container_memory_limit_bytes",
-        help: "Memory limit in force, its own or one above it; absent without",
+        help: "Memory limit in force, its own or one above it, up to 15 s old; absent without",
         of: Of::Gauge(|series, _| series.latest.as_ref()?.limits.memory_max_bytes.map(|bytes| bytes as f64)),
     },
     Family {
         name: "loadline_container_memory_high_bytes",
-        help: "Memory beyond which the kernel slows it down (memory.high); absent without",
+        help: "Memory beyond which the kernel slows it down (memory.high), up to 15 s old; absent without",
         of: Of::Gauge(|series, _| series.latest.as_ref()?.limits.memory_high_bytes.map(|bytes| bytes as f64)),
     },
     Family {
         name: "loadline_container_memory_usage_bytes",
-        help: "Memory charged to it, page cache included",
+        help: "Memory charged to it, page cache included, up to 15 s old",
         of: Of::Gauge(|series, _| memory(series, |memory| Some(memory.current_bytes))),
     },
     Family {
         name: "loadline_container_memory_working_set_bytes",
-        help: "Working set as the kubelet defines it: evictions go by it",
+        help: "Working set as the kubelet defines it, up to 15 s old: evictions go by it",
         of: Of::Gauge(|series, _| memory(series, |memory| Some(memory.working_set_bytes))),
     },
     Family {
         name: "loadline_container_memory_peak_bytes",
-        help: "Highest memory usage since the container was made; absent before Linux 5.19",
+        help: "Highest memory usage since the container was made, up to 15 s old; absent before Linux 5.19",
         of: Of::Gauge(|series, _| memory(series, |memory| memory.peak_bytes)),
     },
     Family {
         name: "loadline_container_memory_events_total",
-        help: "How often memory limits were met (memory.events): low, high, max, oom, oom_kill",
+        help: "How often memory limits were met (memory.events), up to 15 s old: low, high, max, oom; and, at once, oom_kill",
         of: Of::CounterBy("event", |series| {
             let Some(events) = &series.total.memory_events else { return Vec::new() };
             vec![
@@ -300,22 +301,22 @@ pub static FAMILIES: &[Family] = &[
     },
     Family {
         name: "loadline_container_pressure_cpu_waiting_seconds_total",
-        help: "Time in which at least one thread waited for a CPU (PSI some)",
+        help: "Time in which at least one thread waited for a CPU (PSI some), up to 15 s old",
         of: Of::Counter(|series| pressure(series, |pressure| pressure.cpu_some_ns)),
     },
     Family {
         name: "loadline_container_pressure_cpu_stalled_seconds_total",
-        help: "Time in which no thread ran and some waited for a CPU (PSI full)",
+        help: "Time in which no thread ran and some waited for a CPU (PSI full), up to 15 s old",
         of: Of::Counter(|series| pressure(series, |pressure| pressure.cpu_full_ns)),
     },
     Family {
         name: "loadline_container_pressure_memory_waiting_seconds_total",
-        help: "Time in which at least one thread waited for memory (PSI some)",
+        help: "Time in which at least one thread waited for memory (PSI some), up to 15 s old",
         of: Of::Counter(|series| pressure(series, |pressure| pressure.memory_some_ns)),
     },
     Family {
         name: "loadline_container_pressure_memory_stalled_seconds_total",
-        help: "Time in which all threads waited for memory (PSI full)",
+        help: "Time in which all threads waited for memory (PSI full), up to 15 s old",
         of: Of::Counter(|series| pressure(series, |pressure| pressure.memory_full_ns)),
     },
     Family {
@@ -394,6 +395,11 @@ pub static FAMILIES: &[Family] = &[
         name: "loadline_sampler_left_out",
         help: "Containers and units of the last window beyond that: they are added up in container=\"_other\"",
         of: Of::NodeGauge(|node| Some(node.left_out as f64)),
+    },
+    Family {
+        name: "loadline_sampler_names_awaited",
+        help: "Containers whose series are held back until the API server has told their name, for 30 s at most",
+        of: Of::NodeGauge(|node| Some(node.awaited as f64)),
     },
     Family {
         name: "loadline_sampler_series_unscraped_total",

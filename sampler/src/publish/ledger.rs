@@ -4,6 +4,13 @@
 //! that is restarted keeps its labels and gets another cgroup, several units may have one name, a recording may go
 //! over a restart of the sampler that made it. The sum of windows goes on through all of these, and never back.
 //!
+//! # When a series begins
+//!
+//! The kubelet tells the API server of a container a moment after it has made it. Until then the container would have a
+//! series by its id, which ends when the name comes, and one more by its name: two series for each start of each container.
+//! So where names come, a container of a pod is held back until it has its own, for [`HELD_NS`] at most, and not beyond its
+//! end. Then all that it has counted is in its series. At any time at most as many are held back as there may be series.
+//!
 //! # When a series ends
 //!
 //! A container that is gone has its last counts in its last window. Its series stays until that window has been
@@ -28,6 +35,10 @@ use sampler_common::window::{Case, Window, Windows};
 pub const LINGER_NS: u64 = 75_000_000_000;
 /// And for at most so long, scraped or not.
 pub const AT_MOST_NS: u64 = 300_000_000_000;
+
+/// A container whose name does not come has a series by its id after so long, on the clock of the snapshots: the kubelet
+/// tells of a container in one or two seconds, and once in ten of whatever it could not tell.
+pub const HELD_NS: u64 = 30_000_000_000;
 
 /// Label `container` of what has no series of its own: containers beyond the limit, and cgroups beyond the slots.
 pub const OTHER: &str = "_other";
@@ -102,9 +113,14 @@ impl Series {
         }
     }
 
+    /// Adds what one had counted that was held back.
+    fn begin(&mut self, container: Option<Container>, total: &Window, turn: u64) {
+        self.add(total, turn);
+        self.container = container;
+    }
+
     fn add(&mut self, window: &Window, turn: u64) {
-        // The sum needs none, and on a crowded node there are many.
-        let window = Window { neighbors: Vec::new(), ..window.clone() };
+        let window = without_neighbors(window);
         // Most that are removed have done nothing since the last look: what was scraped by then is all.
         if window.case != Case::Vanished || has_counted(&window) || self.grown == 0 {
             self.grown = turn;
@@ -113,12 +129,25 @@ impl Series {
     }
 }
 
+/// A container that has no name yet.
+#[derive(Debug)]
+struct Held {
+    /// By its id.
+    labels: Labels,
+    container: Option<Container>,
+    /// When it was first seen, on the clock of the snapshots.
+    since_ns: u64,
+    /// All its windows, added up.
+    total: Window,
+}
+
 /// All series.
 #[derive(Debug)]
 pub struct Ledger {
     limit: usize,
     series: BTreeMap<Labels, Arc<Series>>,
     other: Arc<Series>,
+    held: BTreeMap<CgroupId, Held>,
     /// Number of windows that were added.
     turn: u64,
     /// The turn of the last state that was scraped.
@@ -135,6 +164,7 @@ impl Ledger {
             limit,
             series: BTreeMap::new(),
             other: Arc::new(Series::new(labels, now, 0)),
+            held: BTreeMap::new(),
             turn: 0,
             scraped: 0,
             left_out: 0,
@@ -142,8 +172,8 @@ impl Ledger {
         }
     }
 
-    /// Adds what happened up to `snapshot`.
-    pub fn add(&mut self, snapshot: &Snapshot, windows: &Windows, now: SystemTime) {
+    /// Adds what happened up to `snapshot`. `names_come`: the names of containers that have none are on the way.
+    pub fn add(&mut self, snapshot: &Snapshot, windows: &Windows, names_come: bool, now: SystemTime) {
         self.turn += 1;
         self.left_out = 0;
         let turn = self.turn;
@@ -153,24 +183,79 @@ impl Ledger {
             }
         }
         let mut other = windows.other.clone();
+        // What is gone without a last window has none that it could be added to.
+        for (_, held) in
+            self.held.extract_if(.., |id, _| !windows.cgroups.contains_key(id)).collect::<Vec<_>>()
+        {
+            match self.series_of(held.labels, now) {
+                Some(series) => series.begin(held.container, &held.total, turn),
+                None => other = other.beside(&held.total),
+            }
+        }
         for (id, window) in &windows.cgroups {
             let Some(cgroup) = snapshot.cgroups.get(id) else { continue };
             let labels = Labels::from(&cgroup.identity);
-            // One that came and went between two looks may have been without a name; the root's path is empty, too.
-            let nameless = cgroup.identity.path.is_empty() && *id != CgroupId::ROOT;
-            if nameless || !self.has_room_for(&labels) {
-                self.left_out += 1;
-                other = other.beside(window);
+            if names_come && self.holds_back(*id, cgroup, window, snapshot.at_ns) {
                 continue;
             }
-            let series = self.series.entry(labels.clone());
-            let series = series.or_insert_with(|| Arc::new(Series::new(labels, now, turn)));
-            add_cgroup(Arc::make_mut(series), cgroup, window, turn);
+            let held = self.held.remove(id);
+            // One that came and went between two looks may have been without a name; the root's path is empty, too.
+            let nameless = cgroup.identity.path.is_empty() && *id != CgroupId::ROOT;
+            let series = if nameless { None } else { self.series_of(labels, now) };
+            let Some(series) = series else {
+                self.left_out += 1;
+                other = held.iter().fold(other, |other, held| other.beside(&held.total)).beside(window);
+                continue;
+            };
+            if let Some(held) = held {
+                series.begin(held.container, &held.total, turn);
+            }
+            add_cgroup(series, cgroup, window, turn);
         }
         let sum = Arc::make_mut(&mut self.other);
         sum.add(&other, turn);
         sum.latest = Some(Window { neighbors: Vec::new(), ..other });
         self.end(snapshot.at_ns);
+    }
+
+    /// Holds a container back that lives and has no name yet, if it has not been for too long: keeps what it has counted.
+    fn holds_back(&mut self, id: CgroupId, cgroup: &CgroupCounters, window: &Window, at_ns: u64) -> bool {
+        let Some(container) = cgroup.identity.container().filter(|_| window.case != Case::Vanished) else {
+            return false;
+        };
+        let named = container.names.as_ref().is_some_and(|names| names.container.is_some());
+        if named || container.pod.is_none() {
+            return false;
+        }
+        let labels = Labels::from(&cgroup.identity);
+        // One that has a series has had its time, or was there when names began to come.
+        let begins = !self.series.contains_key(&labels) && self.held.len() < self.limit;
+        match self.held.get_mut(&id) {
+            Some(held) if at_ns.saturating_sub(held.since_ns) < HELD_NS => {
+                held.labels = labels;
+                held.container = Some(container.clone());
+                held.total = std::mem::take(&mut held.total).then(&without_neighbors(window));
+                true
+            }
+            Some(_) => false,
+            None if !begins => false,
+            None => {
+                let total = without_neighbors(window);
+                let held = Held { labels, container: Some(container.clone()), since_ns: at_ns, total };
+                self.held.insert(id, held);
+                true
+            }
+        }
+    }
+
+    /// The series of these labels, if there is one or can be.
+    fn series_of(&mut self, labels: Labels, now: SystemTime) -> Option<&mut Series> {
+        if !self.has_room_for(&labels) {
+            return None;
+        }
+        let turn = self.turn;
+        let series = self.series.entry(labels.clone());
+        Some(Arc::make_mut(series.or_insert_with(|| Arc::new(Series::new(labels, now, turn)))))
     }
 
     /// Whether there is a series of these labels, or can be. One whose container is gone makes room: those that have
@@ -245,10 +330,20 @@ impl Ledger {
         self.left_out
     }
 
+    /// Containers that are held back until they have a name.
+    pub fn awaited(&self) -> usize {
+        self.held.len()
+    }
+
     /// Series that ended before their last counts were scraped.
     pub fn unscraped(&self) -> u64 {
         self.unscraped
     }
+}
+
+/// A window to be added up or kept: sums need no neighbours, and on a crowded node there are many.
+fn without_neighbors(window: &Window) -> Window {
+    Window { neighbors: Vec::new(), ..window.clone() }
 }
 
 /// Whether anything of what is counted was.
@@ -257,7 +352,8 @@ fn has_counted(window: &Window) -> bool {
         Durations::Counted(durations) => durations.iter().any(|count| *count != 0),
         Durations::HooksUnavailable => false,
     };
-    throttles || !window.latency.is_empty() || window.usage_ns != 0 || window.throttling.throttled()
+    let kills = window.memory_events.is_some_and(|events| events.oom_kill != 0);
+    throttles || kills || !window.latency.is_empty() || window.usage_ns != 0 || window.throttling.throttled()
 }
 
 fn add_cgroup(series: &mut Series, cgroup: &CgroupCounters, window: &Window, turn: u64) {
@@ -266,7 +362,7 @@ fn add_cgroup(series: &mut Series, cgroup: &CgroupCounters, window: &Window, tur
         return;
     }
     // Of several living ones together; one that is gone has no limits and no memory any more.
-    let window = Window { neighbors: Vec::new(), ..window.clone() };
+    let window = without_neighbors(window);
     series.latest = Some(match series.latest.take() {
         Some(beside) => beside.beside(&window),
         None => window,

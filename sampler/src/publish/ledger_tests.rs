@@ -29,11 +29,13 @@ fn removed(cgroup: CgroupCounters) -> CgroupCounters {
 struct Fed {
     ledger: Ledger,
     earlier: Snapshot,
+    names_come: bool,
 }
 
 impl Fed {
     fn new(limit: usize) -> Self {
-        Self { ledger: Ledger::new(limit, SystemTime::UNIX_EPOCH), earlier: Snapshot::default() }
+        let ledger = Ledger::new(limit, SystemTime::UNIX_EPOCH);
+        Self { ledger, earlier: Snapshot::default(), names_come: false }
     }
 
     fn feed(&mut self, second: u64, cgroups: impl IntoIterator<Item = (u64, CgroupCounters)>) {
@@ -43,7 +45,7 @@ impl Fed {
 
     fn feed_whole(&mut self, later: Snapshot) {
         let windows = Windows::between(&self.earlier, &later).unwrap();
-        self.ledger.add(&later, &windows, SystemTime::UNIX_EPOCH);
+        self.ledger.add(&later, &windows, self.names_come, SystemTime::UNIX_EPOCH);
         self.earlier = later;
     }
 
@@ -247,6 +249,85 @@ fn labels_are_the_best_that_are_known() {
     assert_eq!(of_container(&container), ["shop", "web-0", "nginx"]);
     assert_eq!(Labels::from(&unit("ssh.service")).container, "ssh.service");
     assert_eq!(Labels::from(&Identity::default()).container, "/");
+}
+
+/// A pod's container with so many delays.
+fn container(name: Option<&str>, delays: u64) -> CgroupCounters {
+    let uid = "3c1a5f0e-8d2b-4c7a-9e6f-1b2d3c4e5f60".to_owned();
+    let container = Container {
+        id: "0f3c5b8e9a7d6c4b".repeat(4).try_into().unwrap(),
+        runtime: None,
+        pod: Some(sampler_common::identity::Pod { uid: uid.try_into().unwrap(), qos: None }),
+        names: name.map(|name| Names {
+            namespace: "shop".into(),
+            pod: "web-0".into(),
+            container: Some(name).filter(|name| !name.is_empty()).map(str::to_owned),
+        }),
+    };
+    let owner = Owner::Container(Box::new(container));
+    CgroupCounters { identity: Identity { path: "x".to_owned(), owner }, ..cgroup("", delays) }
+}
+
+const ID: &str = "0f3c5b8e9a7d";
+
+#[test]
+fn a_container_is_held_back_until_it_has_its_name_and_loses_nothing() {
+    let mut fed = Fed { names_come: true, ..Fed::new(10) };
+    fed.feed(1, [(1, container(None, 3)), (2, cgroup("a", 1))]);
+    fed.feed(2, [(1, container(Some(""), 5)), (2, cgroup("a", 1))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([("a", 1)]), 1), "the pod's name is not its own");
+    fed.feed(3, [(1, container(Some("nginx"), 6)), (2, cgroup("a", 1))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([("a", 1), ("nginx", 6)]), 0));
+    let (series, _) = fed.ledger.series();
+    let latest = series.iter().find(|series| series.labels.container == "nginx").unwrap().latest.as_ref();
+    assert_eq!(latest.unwrap().latency.count(), 1, "gauges are of the last window");
+}
+
+#[test]
+fn a_name_that_does_not_come_is_not_waited_for_for_ever() {
+    let mut fed = Fed { names_come: true, ..Fed::new(10) };
+    fed.feed(1, [(1, container(None, 3))]);
+    fed.feed(HELD_NS / SECOND, [(1, container(None, 4))]);
+    assert_eq!(fed.shown(), of([]));
+    fed.feed(1 + HELD_NS / SECOND, [(1, container(None, 5))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([(ID, 5)]), 0));
+    fed.feed(2 + HELD_NS / SECOND, [(1, container(None, 6))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([(ID, 6)]), 0), "and not once more");
+}
+
+#[test]
+fn one_that_is_gone_before_its_name_comes_is_counted_by_its_id() {
+    let mut fed = Fed { names_come: true, ..Fed::new(10) };
+    fed.feed(1, [(1, container(None, 3))]);
+    fed.feed(2, [(1, removed(container(None, 4)))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([(ID, 4)]), 0));
+}
+
+#[test]
+fn one_that_is_missed_while_it_is_held_back_is_counted_as_far_as_it_was_seen() {
+    let mut fed = Fed { names_come: true, ..Fed::new(10) };
+    fed.feed(1, [(1, container(None, 3))]);
+    fed.feed(2, []);
+    assert_eq!((fed.shown(), fed.ledger.awaited()), (of([(ID, 3)]), 0));
+}
+
+#[test]
+fn nothing_is_held_back_where_no_name_comes_or_for_whom_there_is_none() {
+    let mut fed = Fed::new(10);
+    fed.feed(1, [(1, container(None, 3))]);
+    assert_eq!(fed.shown(), of([(ID, 3)]));
+    fed.names_come = true;
+    fed.feed(2, [(1, container(None, 4)), (2, cgroup("a", 1))]);
+    assert_eq!(fed.shown(), of([(ID, 4), ("a", 1)]), "nor is what has a series");
+}
+
+#[test]
+fn no_more_are_held_back_than_there_may_be_series_and_the_rest_is_the_rest() {
+    let mut fed = Fed { names_come: true, ..Fed::new(1) };
+    fed.feed(1, [(1, container(None, 3)), (2, cgroup("a", 1)), (3, container(None, 4))]);
+    assert_eq!((fed.shown(), fed.ledger.awaited(), fed.ledger.left_out()), (of([("a", 1)]), 1, 1));
+    fed.feed(2, [(1, container(Some("nginx"), 5)), (2, cgroup("a", 1))]);
+    assert_eq!((fed.scrape(), fed.ledger.awaited()), (of([("a", 1), (OTHER, 9)]), 0));
 }
 
 /// What may happen to a cgroup between two looks.

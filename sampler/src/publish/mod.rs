@@ -125,7 +125,8 @@ impl Publisher {
         let windows = Windows::between(earlier, &snapshot)?;
         node.restarts += u64::from(earlier.epoch != snapshot.epoch);
         node.add(&snapshot, &windows, now);
-        ledger.add(&snapshot, &windows, now);
+        let names_come = health.pods.as_ref().is_some_and(|pods| pods.state == pods::State::Watching);
+        ledger.add(&snapshot, &windows, names_come, now);
         node.scrapes = *scrapes;
         node.health = health;
         node.process = Process::own();
@@ -189,6 +190,7 @@ impl Publisher {
         // The last is what has none of its own.
         node.series = series.len().saturating_sub(1);
         node.left_out = state.ledger.left_out();
+        node.awaited = state.ledger.awaited();
         node.unscraped = state.ledger.unscraped();
         (Exposition { series, node }, turn)
     }

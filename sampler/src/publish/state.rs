@@ -43,6 +43,8 @@ pub struct Node {
     pub limit: usize,
     /// Cgroups of the last window that have none.
     pub left_out: usize,
+    /// Containers that are held back until they have a name.
+    pub awaited: usize,
     /// Series that ended before they were scraped.
     pub unscraped: u64,
     /// How the measuring is doing.
@@ -71,6 +73,7 @@ impl Node {
             series: 0,
             limit,
             left_out: 0,
+            awaited: 0,
             unscraped: 0,
             health: Health::default(),
             process: None,

@@ -15,7 +15,11 @@ use crate::cgroup::path::{Class, classify, counts_as_system};
 use crate::cgroup::surroundings::Surroundings;
 use crate::cgroup::tree::{self, TreeError};
 
-/// Every cgroup that is or was there while it had rows.
+/// For how long a cgroup is known after it was removed and has no rows any more: a thread of it that comes even then, since
+/// it had to wait so long for a CPU to exit on, is counted under its name.
+const KNOWN_FOR_NS: u64 = 15_000_000_000;
+
+/// Every cgroup that is there, or was while it had rows and for a while after.
 pub struct Cgroups {
     layout: Layout,
     known: HashMap<CgroupId, Cgroup>,
@@ -24,6 +28,8 @@ pub struct Cgroups {
     paths_cut: u64,
     files_unread: u64,
     uses_missed: u64,
+    /// Kills in cgroups of which nothing is known.
+    nameless_oom_kills: u64,
 }
 
 struct Cgroup {
@@ -32,11 +38,15 @@ struct Cgroup {
     class: Class,
     /// It was made after the reader started: all that its files say was counted since.
     new: bool,
-    removed: bool,
+    /// When it was found to have been removed (`CLOCK_MONOTONIC`, ns).
+    removed_ns: Option<u64>,
     cpu: SinceSeen<CpuUse>,
     memory_events: SinceSeen<MemoryEvents>,
     pressure: SinceSeen<Pressure>,
     resources_read: bool,
+    /// Processes of it and of what lies within it as a container that were killed for want of memory, as the kernel told
+    /// it at once.
+    oom_kills: u64,
     /// It was gone before they could be read once, and that has been counted.
     use_missed: bool,
 }
@@ -51,6 +61,7 @@ impl Cgroups {
             paths_cut: 0,
             files_unread: 0,
             uses_missed: 0,
+            nameless_oom_kills: 0,
         };
         for node in tree::walk(cgroups.layout.rows_root())?.nodes {
             cgroups.known.insert(node.id, Cgroup::at(Some(node.path), false));
@@ -58,8 +69,8 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// Notes that a cgroup came or went.
-    pub fn apply(&mut self, event: Event) {
+    /// Notes at `now_ns` (`CLOCK_MONOTONIC`) what happened to a cgroup.
+    pub fn apply(&mut self, event: Event, now_ns: u64) {
         match event {
             Event::Made(id, path) => {
                 self.paths_cut += u64::from(path.is_none());
@@ -67,17 +78,22 @@ impl Cgroups {
             }
             Event::Removed(id) => {
                 if let Some(cgroup) = self.known.get_mut(&id) {
-                    cgroup.removed = true;
+                    cgroup.removed_ns = Some(now_ns);
                 }
+            }
+            Event::OomKill(id) => {
+                let whole = self.whole(id);
+                let known = self.known.get_mut(&whole).map(|cgroup| &mut cgroup.oom_kills);
+                *known.unwrap_or(&mut self.nameless_oom_kills) += 1;
             }
         }
     }
 
     /// Looks at the whole tree again if events have been lost since the last time, paths were cut off, or one of
     /// `counted` is unknown: `lost` is how many events have been lost so far.
-    pub fn catch_up(&mut self, lost: u64, counted: impl Iterator<Item = CgroupId>) {
+    pub fn catch_up(&mut self, lost: u64, counted: impl Iterator<Item = CgroupId>, now_ns: u64) {
         let unknown: Vec<_> = counted.filter(|id| !self.known.contains_key(id)).collect();
-        let nameless = self.known.values().any(|cgroup| cgroup.path.is_none() && !cgroup.removed);
+        let nameless = self.known.values().any(|cgroup| cgroup.path.is_none() && !cgroup.is_removed());
         if lost == self.events_lost && !nameless && unknown.is_empty() {
             return;
         }
@@ -93,7 +109,7 @@ impl Cgroups {
         for node in tree.nodes {
             match gone.remove(&node.id) {
                 Some(cgroup) => {
-                    cgroup.removed = false;
+                    cgroup.removed_ns = None;
                     if cgroup.path.is_none() {
                         cgroup.name(node.path);
                     }
@@ -102,20 +118,24 @@ impl Cgroups {
             }
         }
         if whole {
-            gone.into_values().for_each(|cgroup| cgroup.removed = true);
+            for cgroup in gone.into_values() {
+                cgroup.removed_ns.get_or_insert(now_ns);
+            }
         }
         self.known.extend(new.into_iter().map(|node| (node.id, Cgroup::at(Some(node.path), true))));
         if whole {
             for id in unknown {
                 // It came and went between two looks.
-                self.known.entry(id).or_insert_with(|| Cgroup { removed: true, ..Cgroup::at(None, true) });
+                let gone = || Cgroup { removed_ns: Some(now_ns), ..Cgroup::at(None, true) };
+                self.known.entry(id).or_insert_with(gone);
             }
         }
     }
 
-    /// Forgets the removed cgroups that `is_needed` does not ask for.
-    pub fn forget(&mut self, is_needed: impl Fn(CgroupId) -> bool) {
-        self.known.retain(|id, cgroup| !cgroup.removed || is_needed(*id));
+    /// Forgets the cgroups that were removed some time ago and that `is_needed` does not ask for.
+    pub fn forget(&mut self, now_ns: u64, is_needed: impl Fn(CgroupId) -> bool) {
+        let recently = |removed_ns: u64| now_ns.saturating_sub(removed_ns) < KNOWN_FOR_NS;
+        self.known.retain(|id, cgroup| cgroup.removed_ns.is_none_or(recently) || is_needed(*id));
     }
 
     /// Reads `cpu.stat` of every one of `ids` and of those above them, each file once. What cannot be read
@@ -127,7 +147,7 @@ impl Cgroups {
             let Some(cgroup) = self.known.get_mut(&id) else { continue };
             match cgroup.own_files().and_then(|path| pass.cpu_use(path)) {
                 Some(now) => uses.push((id, cgroup.cpu.grown_to(now, cgroup.new))),
-                None if cgroup.removed && !cgroup.cpu.is_read() && !cgroup.use_missed => {
+                None if cgroup.is_removed() && !cgroup.cpu.is_read() && !cgroup.use_missed => {
                     cgroup.use_missed = true;
                     self.uses_missed += 1;
                 }
@@ -160,6 +180,32 @@ impl Cgroups {
         all
     }
 
+    /// The OOM kills of each cgroup that is counted, since the reader first saw it.
+    pub fn oom_kills(&self) -> impl Iterator<Item = (CgroupId, u64)> {
+        self.known
+            .iter()
+            .filter(|(_, cgroup)| cgroup.oom_kills != 0)
+            .map(|(id, cgroup)| (*id, cgroup.oom_kills))
+    }
+
+    /// Takes the OOM kills of those that are gone and are not `counted`: they had no slot.
+    pub fn take_oom_kills(&mut self, counted: impl Fn(CgroupId) -> bool) -> u64 {
+        let mut kills = std::mem::take(&mut self.nameless_oom_kills);
+        for (id, cgroup) in &mut self.known {
+            if cgroup.is_removed() && !counted(*id) {
+                kills += std::mem::take(&mut cgroup.oom_kills);
+            }
+        }
+        kills
+    }
+
+    /// What was counted of a cgroup has been in its last snapshot.
+    pub fn counted_out(&mut self, id: CgroupId) {
+        if let Some(cgroup) = self.known.get_mut(&id) {
+            cgroup.oom_kills = 0;
+        }
+    }
+
     /// Whether a cgroup's `cpu.stat` has been read.
     pub fn has_use(&self, id: CgroupId) -> bool {
         self.known.get(&id).is_some_and(|cgroup| cgroup.cpu.is_read())
@@ -177,7 +223,7 @@ impl Cgroups {
 
     /// Whether a cgroup is known to have been removed.
     pub fn is_removed(&self, id: CgroupId) -> bool {
-        self.known.get(&id).is_some_and(|cgroup| cgroup.removed)
+        self.known.get(&id).is_some_and(Cgroup::is_removed)
     }
 
     /// The container or unit that a cgroup lies within, or is; itself where there is none, or it is not known.
@@ -187,7 +233,7 @@ impl Cgroups {
         if root.is_none() || root == cgroup.path.as_deref() {
             return id;
         }
-        let whole = self.known.iter().find(|(_, whole)| !whole.removed && whole.path.as_deref() == root);
+        let whole = self.known.iter().find(|(_, whole)| !whole.is_removed() && whole.path.as_deref() == root);
         whole.map_or(id, |(id, _)| *id)
     }
 
@@ -222,7 +268,7 @@ impl Cgroups {
 
     /// Whether any container is there: then what is outside all of them is the system.
     pub fn has_containers(&self) -> bool {
-        self.known.values().any(|cgroup| !cgroup.removed && cgroup.class.is_container())
+        self.known.values().any(|cgroup| !cgroup.is_removed() && cgroup.class.is_container())
     }
 
     /// Adds what could not be had.
@@ -240,11 +286,12 @@ impl Cgroup {
             path: None,
             class: Class::default(),
             new,
-            removed: false,
+            removed_ns: None,
             cpu: SinceSeen::default(),
             memory_events: SinceSeen::default(),
             pressure: SinceSeen::default(),
             resources_read: false,
+            oom_kills: 0,
             use_missed: false,
         };
         if let Some(path) = path {
@@ -253,9 +300,13 @@ impl Cgroup {
         cgroup
     }
 
+    fn is_removed(&self) -> bool {
+        self.removed_ns.is_some()
+    }
+
     /// Where its files are, while it is there.
     fn live_path(&self) -> Option<&Path> {
-        self.path.as_deref().filter(|_| !self.removed)
+        self.path.as_deref().filter(|_| !self.is_removed())
     }
 
     /// The same of one whose files tell of it: the root's tell of the whole machine, all containers included.

@@ -1,19 +1,21 @@
-//! Cgroups that were made and removed since the last look, as the kernel told it.
+//! Cgroups that were made and removed since the last look, and OOM kills in them, as the kernel told it.
 
 use std::path::{Path, PathBuf};
 
-use sampler_common::abi::CgroupEvent;
+use sampler_common::abi::{CgroupEvent, Happened};
 use sampler_common::snapshot::CgroupId;
 
 use crate::kernel::load::Programs;
 
-/// One cgroup that came or went.
+/// What happened to one cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It was made. The path is below the root of the hierarchy; `None` when it was too long to be sent.
     Made(CgroupId, Option<PathBuf>),
     /// It was removed.
     Removed(CgroupId),
+    /// A process in it was killed for want of memory.
+    OomKill(CgroupId),
 }
 
 /// The events since the last call, oldest first.
@@ -35,8 +37,11 @@ fn parse(bytes: &[u8]) -> Option<Event> {
     const PATH: usize = std::mem::offset_of!(CgroupEvent, path);
     let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let id = CgroupId(u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?));
-    if word(std::mem::offset_of!(CgroupEvent, removed))? != 0 {
-        return Some(Event::Removed(id));
+    match word(std::mem::offset_of!(CgroupEvent, what))? {
+        what if what == Happened::Made as u32 => {}
+        what if what == Happened::Removed as u32 => return Some(Event::Removed(id)),
+        what if what == Happened::OomKill as u32 => return Some(Event::OomKill(id)),
+        _ => return None,
     }
     let length = word(std::mem::offset_of!(CgroupEvent, path_bytes))? as usize;
     let room = bytes.len().checked_sub(PATH)?;
@@ -52,10 +57,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn event(id: u64, removed: u32, path: &[u8]) -> Vec<u8> {
+    fn event(id: u64, what: Happened, path: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; size_of::<CgroupEvent>()];
         bytes[..8].copy_from_slice(&id.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&removed.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&(what as u32).to_ne_bytes());
         bytes[12..16].copy_from_slice(&(path.len() as u32).to_ne_bytes());
         bytes[16..16 + path.len()].copy_from_slice(path);
         bytes
@@ -63,20 +68,21 @@ mod tests {
 
     #[test]
     fn a_made_cgroup_has_its_path_below_the_root() {
-        let parsed = parse(&event(42, 0, b"/system.slice/a.service"));
+        let parsed = parse(&event(42, Happened::Made, b"/system.slice/a.service"));
         assert_eq!(parsed, Some(Event::Made(CgroupId(42), Some(PathBuf::from("system.slice/a.service")))));
     }
 
     #[test]
     fn a_path_that_was_cut_off_is_no_path() {
-        assert_eq!(parse(&event(42, 0, &[b'x'; 367])), Some(Event::Made(CgroupId(42), None)));
-        assert_eq!(parse(&event(42, 0, b"")), Some(Event::Made(CgroupId(42), None)));
-        assert!(matches!(parse(&event(42, 0, &[b'x'; 366])), Some(Event::Made(_, Some(_)))));
+        assert_eq!(parse(&event(42, Happened::Made, &[b'x'; 367])), Some(Event::Made(CgroupId(42), None)));
+        assert_eq!(parse(&event(42, Happened::Made, b"")), Some(Event::Made(CgroupId(42), None)));
+        assert!(matches!(parse(&event(42, Happened::Made, &[b'x'; 366])), Some(Event::Made(_, Some(_)))));
     }
 
     #[test]
-    fn a_removed_cgroup_is_known_by_its_id() {
-        assert_eq!(parse(&event(42, 1, b"/gone")), Some(Event::Removed(CgroupId(42))));
+    fn a_removed_cgroup_and_one_with_a_kill_are_known_by_their_ids() {
+        assert_eq!(parse(&event(42, Happened::Removed, b"/gone")), Some(Event::Removed(CgroupId(42))));
+        assert_eq!(parse(&event(42, Happened::OomKill, b"")), Some(Event::OomKill(CgroupId(42))));
     }
 
     proptest! {

@@ -6,6 +6,8 @@ pub mod files;
 pub mod reader;
 pub mod rows;
 pub mod slots;
+pub mod tended;
 pub mod throttles;
 
 pub use reader::{Reader, Start, StartError};
+pub use tended::Tended;

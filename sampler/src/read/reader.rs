@@ -63,8 +63,10 @@ pub struct Reader {
     slots: Vec<SlotState>,
     /// The slot of each container and of every other cgroup that lies in none.
     slot_of: HashMap<CgroupId, usize>,
-    /// The slots that had a CPU at the last look.
+    /// The slots that had a CPU at the last snapshot.
     running: HashSet<usize>,
+    /// For whom something has been counted since the last snapshot.
+    ran: HashSet<CgroupId>,
     throttles: Throttles,
     /// Whose css had which serial number: the names of neighbours.
     holders: HashMap<u64, CgroupId>,
@@ -75,8 +77,12 @@ pub struct Reader {
     since_ns: u64,
     /// When resources were last read of all.
     resources_read_ns: u64,
+    /// When throttles were read last.
+    throttles_read_ns: u64,
     /// When it was looked last: what has not been seen then has counted nothing before.
     looked_ns: u64,
+    /// A slot has been given back since the last snapshot.
+    freed: bool,
 }
 
 /// A slot's life, and its rows as they were last read. The rows are nobody's: they go on growing under the
@@ -110,6 +116,7 @@ impl Reader {
             slots: std::iter::repeat_with(slot).take(programs.slots.len()).collect(),
             slot_of: HashMap::new(),
             running: HashSet::new(),
+            ran: HashSet::new(),
             throttles: Throttles::new(programs.throttles.len()),
             programs,
             key,
@@ -121,7 +128,9 @@ impl Reader {
             epoch: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
             since_ns,
             resources_read_ns: 0,
+            throttles_read_ns: since_ns,
             looked_ns: since_ns,
+            freed: false,
         };
         // Says of the cgroups that run already how they count for others.
         reader.snapshot();
@@ -131,26 +140,46 @@ impl Reader {
     /// Everything that has been counted so far.
     pub fn snapshot(&mut self) -> Snapshot {
         let now_ns = monotonic_ns();
-        // Owners first: whoever has a slot by now has been made before, so that its event is among those taken next.
-        self.meet_owners(now_ns);
-        for event in events::take(&mut self.programs) {
-            self.cgroups.apply(event);
-        }
-        let owners: HashSet<_> =
-            self.slots.iter().filter_map(|slot| slot.life.owner()).map(|owner| owner.cgroup).collect();
-        self.cgroups.catch_up(events::lost(&self.programs), owners.iter().copied());
-        self.place_owners();
-        let grown = self.read_rows();
-        self.read_throttles();
-        let counted = &self.counted;
-        self.cgroups.forget(|id| owners.contains(&id) || counted.contains_key(&id));
-        self.read_use(&grown);
+        self.meet(now_ns);
+        let grown = self.read_rows(|_, _| true);
+        self.read_throttles(now_ns);
+        self.read_use();
         self.read_resources(now_ns);
+        self.count_oom_kills();
         let snapshot = self.assemble(now_ns);
         self.live_on(now_ns, &grown);
+        self.forget();
+        let (counted, owners) = (&self.counted, owned(&self.slots));
+        self.cgroups.forget(now_ns, |id| owners.contains(&id) || counted.contains_key(&id));
         self.set_kinds();
         self.looked_ns = now_ns;
         snapshot
+    }
+
+    /// Looks after slots between two snapshots: meets who is new, and takes the slots of those who are gone on in their
+    /// lives. Asked for every [`slots::QUIET`], it gives a slot back within three of them after the last count, however
+    /// rarely there is a snapshot ([`super::Tended`]).
+    ///
+    /// What it reads is in the next snapshot, and so is everybody who is gone: it drops nobody's counts.
+    pub fn tend(&mut self) {
+        let now_ns = monotonic_ns();
+        self.meet(now_ns);
+        let grown = self.read_rows(Self::is_over);
+        self.live_on(now_ns, &grown);
+        self.set_kinds();
+        self.looked_ns = now_ns;
+    }
+
+    /// Takes in who came and who went since the last look.
+    fn meet(&mut self, now_ns: u64) {
+        // Owners first: whoever has a slot by now has been made before, so that its event is among those taken next.
+        self.meet_owners(now_ns);
+        for event in events::take(&mut self.programs) {
+            self.cgroups.apply(event, now_ns);
+        }
+        let owners = owned(&self.slots);
+        self.cgroups.catch_up(events::lost(&self.programs), owners.iter().copied(), now_ns);
+        self.place_owners();
     }
 
     /// Looks who has been given a slot since the last time.
@@ -183,15 +212,23 @@ impl Reader {
         }
     }
 
-    /// Adds what the rows have grown by, and returns which slots' have.
-    fn read_rows(&mut self) -> Vec<bool> {
+    /// Whether a slot counts for nobody any more but for who is on the way out.
+    fn is_over(&self, slot: usize) -> bool {
+        let gone = |id| self.slot_of.get(&id) != Some(&slot) || self.cgroups.is_removed(id);
+        self.slots[slot].counts_for.is_some_and(gone)
+    }
+
+    /// Adds what the rows of the slots that are meant have grown by, and returns which slots' have.
+    fn read_rows(&mut self, is_meant: impl Fn(&Self, usize) -> bool) -> Vec<bool> {
         let slots = self.slots.len();
+        let meant: Vec<_> = (0..slots).map(|slot| is_meant(self, slot)).collect();
         let (rows, holders, counted, other) =
             (&self.programs.rows, &self.holders, &mut self.counted, &mut self.other);
         let cycles = &self.programs.cycles;
         let mut grown = Vec::with_capacity(slots);
         for (slot, state) in self.slots.iter_mut().enumerate() {
             let counters = match state.counts_for {
+                _ if !meant[slot] => None,
                 Some(id) => counted.get_mut(&id).map(|cgroup| &mut cgroup.counters),
                 None if slot == OTHER as usize => Some(&mut *other),
                 None => None,
@@ -212,13 +249,17 @@ impl Reader {
                     counters.add_neighbor(*neighbor, ns);
                 }
             }
+            if has_grown {
+                self.ran.extend(state.counts_for);
+            }
             grown.push(has_grown);
         }
         grown
     }
 
-    fn read_throttles(&mut self) {
-        let (counted, cgroups, looked_ns) = (&mut self.counted, &self.cgroups, self.looked_ns);
+    fn read_throttles(&mut self, now_ns: u64) {
+        let read_ns = std::mem::replace(&mut self.throttles_read_ns, now_ns);
+        let (counted, cgroups) = (&mut self.counted, &self.cgroups);
         self.throttles.read(&self.programs.throttles, |id, growth| {
             // A limit that somebody has set within a container is not the container's: `cpu.stat` of the container
             // does not tell of it either.
@@ -229,7 +270,7 @@ impl Reader {
             if !cgroups.is_known(id) && !counted.contains_key(&id) {
                 return;
             }
-            let cgroup = counted.entry(id).or_insert_with(|| unseen_until(looked_ns));
+            let cgroup = counted.entry(id).or_insert_with(|| unseen_until(read_ns));
             let mut more = [0; DURATIONS];
             for (more, growth) in more.iter_mut().zip(growth) {
                 *more = u64::from(*growth);
@@ -239,15 +280,11 @@ impl Reader {
     }
 
     /// Reads the files of those that ran: the others' have not changed.
-    fn read_use(&mut self, grown: &[bool]) {
+    fn read_use(&mut self) {
         let running = self.running();
-        let ran: HashSet<_> = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(slot, _)| grown[*slot] || running.contains(slot) || self.running.contains(slot))
-            .filter_map(|(_, state)| state.counts_for)
-            .collect();
+        let mut ran = std::mem::take(&mut self.ran);
+        let had_a_cpu = running.iter().chain(&self.running);
+        ran.extend(had_a_cpu.filter_map(|slot| self.slots.get(*slot)?.counts_for));
         self.running = running;
         // A pod runs with its containers and has no slot; nor has anybody whose files have not been read yet.
         let has_slot = |id: &CgroupId| self.slot_of.contains_key(id) && self.cgroups.has_use(*id);
@@ -281,6 +318,22 @@ impl Reader {
             let counters = &mut cgroup.counters;
             counters.memory_events = memory_events.or(counters.memory_events);
             counters.pressure = pressure.or(counters.pressure);
+        }
+    }
+
+    /// Adds kills for want of memory, of which the kernel tells at once: `memory.events` does so only of those who are still
+    /// there when it is read. Both count the same kills, each perhaps without some, so the larger figure is right.
+    fn count_oom_kills(&mut self) {
+        for (id, kills) in self.cgroups.oom_kills() {
+            if let Some(cgroup) = self.counted.get_mut(&id) {
+                let events = cgroup.counters.memory_events.get_or_insert_default();
+                events.oom_kill = events.oom_kill.max(kills);
+            }
+        }
+        let counted = &self.counted;
+        let kills = self.cgroups.take_oom_kills(|id| counted.contains_key(&id));
+        if kills != 0 {
+            self.other.memory_events.get_or_insert_default().oom_kill += kills;
         }
     }
 
@@ -328,15 +381,15 @@ impl Reader {
         }
     }
 
-    /// Takes each slot on in its life, and drops the cgroups that are gone with all their slots.
+    /// Takes each slot on in its life.
     fn live_on(&mut self, now_ns: u64, grown: &[bool]) {
         let mut freed = false;
         let mut closing = Vec::new();
         for (slot, (state, &grown)) in self.slots.iter_mut().zip(grown).enumerate().skip(1) {
             let Some(id) = state.counts_for else { continue };
             let is_of_container = self.slot_of.get(&id) == Some(&slot);
-            let gone = !is_of_container || self.cgroups.is_removed(id);
-            let (life, step) = state.life.next(now_ns, grown, gone);
+            let over = !is_of_container || self.cgroups.is_removed(id);
+            let (life, step) = state.life.next(now_ns, grown, over);
             match step {
                 Step::None => {}
                 Step::Close => {
@@ -366,17 +419,30 @@ impl Reader {
             self.slots_exhausted = exhausted;
             slots::retry_exhausted(&self.programs.csses);
         }
+        self.freed |= freed;
+    }
+
+    /// Drops the cgroups that are gone with all their slots, now that their last counts have been in a snapshot.
+    fn forget(&mut self) {
         let cgroups: BTreeSet<_> = self.slots.iter().filter_map(|slot| slot.counts_for).collect();
-        self.counted.retain(|id, cgroup| cgroup.presence == Presence::Live || cgroups.contains(id));
-        if freed {
-            let owners = self.slots.iter().filter_map(|slot| slot.life.owner());
-            let serials: BTreeSet<_> = owners.map(|owner| owner.serial).collect();
-            self.holders.retain(|serial, _| serials.contains(serial));
-            // Nor is a neighbour remembered that is gone.
-            let live: BTreeSet<_> = self.counted.keys().copied().collect();
-            for cgroup in self.counted.values_mut() {
-                cgroup.counters.neighbors.retain(|neighbor, _| live.contains(neighbor));
+        let known = &mut self.cgroups;
+        self.counted.retain(|id, cgroup| {
+            let stays = cgroup.presence == Presence::Live || cgroups.contains(id);
+            if !stays {
+                known.counted_out(*id);
             }
+            stays
+        });
+        if !std::mem::take(&mut self.freed) {
+            return;
+        }
+        let owners = self.slots.iter().filter_map(|slot| slot.life.owner());
+        let serials: BTreeSet<_> = owners.map(|owner| owner.serial).collect();
+        self.holders.retain(|serial, _| serials.contains(serial));
+        // Nor is a neighbour remembered that is gone.
+        let live: BTreeSet<_> = self.counted.keys().copied().collect();
+        for cgroup in self.counted.values_mut() {
+            cgroup.counters.neighbors.retain(|neighbor, _| live.contains(neighbor));
         }
     }
 
@@ -414,6 +480,11 @@ impl Reader {
     pub fn key(&self) -> Key {
         self.key
     }
+}
+
+/// The cgroups that have a slot of their own, in a container or not.
+fn owned(slots: &[SlotState]) -> HashSet<CgroupId> {
+    slots.iter().filter_map(|slot| slot.life.owner()).map(|owner| owner.cgroup).collect()
 }
 
 fn unseen_until(looked_ns: u64) -> CgroupCounters {

@@ -110,11 +110,12 @@ fn why(cause: Cause, share: f64, window: &Window, around: &Surroundings<'_>) -> 
             };
             format!("{held_back}, which is {wait}.")
         }
-        Cause::Own => format!(
-            "For {wait} its own other threads held the CPU: on average {:.1} were ready to run, and {:.1} ran.",
-            window.runnable().unwrap_or(0.0),
-            window.used_cores().unwrap_or(0.0),
-        ),
+        Cause::Own => {
+            let ran = window.runnable().zip(window.used_cores());
+            let ran = ran
+                .map(|(ready, ran)| format!(": on average {ready:.1} were ready to run, and {ran:.1} ran"));
+            format!("For {wait} its own other threads held the CPU{}.", ran.unwrap_or_default())
+        }
         Cause::Neighbor => {
             let called = |held: &Held| {
                 let gone = || format!("cgroup {}, which is gone", held.id);
@@ -193,7 +194,8 @@ fn help(cause: Cause, window: &Window, around: &Surroundings<'_>) -> String {
             "Raise the CPU limit of the group above it (its pod).".into()
         }
         Cause::Quota => {
-            format!("Raise its CPU limit; it used {}.", quantity::cores(window.used_cores().unwrap_or(0.0)))
+            let used = window.used_cores().map(|used| format!("; it used {}", quantity::cores(used)));
+            format!("Raise its CPU limit{}.", used.unwrap_or_default())
         }
         Cause::Own if throttled => format!(
             "More CPUs or fewer threads. A higher CPU limit helps only with the {} of periods in which it was \

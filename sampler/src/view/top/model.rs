@@ -136,7 +136,7 @@ impl Around<'_> {
             neighbors: self.neighbors(window),
             used_cores: window.used_cores().filter(|_| !is_root),
             oom_kills: cgroup.counters.memory_events.map(|events| events.oom_kill),
-            demand: (!is_root).then(|| demand::estimate(window, cpus)),
+            demand: window.used_cores().filter(|_| !is_root).map(|_| demand::estimate(window, cpus)),
             name,
             identity,
             window: window.clone(),
