@@ -3,8 +3,7 @@
 //! All but three are arrays that user space maps into its memory: reading them costs no system call, and
 //! the verifier replaces a look-up by an address computation.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::maps::{Array, Queue, RingBuf};
@@ -62,9 +61,9 @@ static FREE_SLOTS: Queue<Slot> = Queue::with_max_entries(SIZED_BY_LOADER, 0);
 #[map]
 static CGROUP_EVENTS: RingBuf = RingBuf::with_byte_size(CGROUP_EVENTS_BYTES, 0);
 
-/// How many did not fit.
+/// How many did not fit, by CPU: a program stays on its own.
 #[map]
-static CGROUP_EVENTS_LOST: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+static CGROUP_EVENTS_LOST: Array<u64> = Array::with_max_entries(SIZED_BY_LOADER, MMAPABLE);
 
 /// Index of the row of a slot on a CPU.
 #[inline(always)]
@@ -136,10 +135,15 @@ pub fn free_slot() -> Option<Slot> {
 pub fn cgroup_event() -> Option<RingBufEntry<CgroupEvent>> {
     let entry = CGROUP_EVENTS.reserve(0);
     if entry.is_none()
-        && let Some(lost) = CGROUP_EVENTS_LOST.get_ptr_mut(0)
+        && let Some(lost) = CGROUP_EVENTS_LOST.get_ptr_mut(this_cpu())
     {
-        // SAFETY: a map value, aligned, that is there as long as the program.
-        unsafe { AtomicU64::from_ptr(lost) }.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: a map value that no other CPU writes.
+        unsafe { *lost += 1 };
     }
     entry
+}
+
+fn this_cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
 }

@@ -195,7 +195,7 @@ pub struct Programs {
     pub free_slots: Queue<MapData, Slot>,
     /// Names of cgroups as they are made, which are removed, and which have a process killed for want of memory.
     pub cgroup_events: RingBuf<MapData>,
-    /// How many such events did not fit.
+    /// How many such events did not fit, by CPU.
     pub cgroup_events_lost: Mapped<u64>,
     /// Whether `quota` can be told.
     pub throttle_hooks: ThrottleHooks,
@@ -245,6 +245,7 @@ impl Programs {
             .map_max_entries("THROTTLES", rows)
             .map_max_entries("CPUS", cpus)
             .map_max_entries("CYCLES", slots)
+            .map_max_entries("CGROUP_EVENTS_LOST", cpus)
             .map_max_entries("SLOTS", slots)
             .map_max_entries("FREE_SLOTS", slots)
             .load(object)
@@ -270,7 +271,7 @@ impl Programs {
             free_slots,
             cgroup_events: RingBuf::try_from(take(&mut bpf, "CGROUP_EVENTS")?)
                 .map_err(map("CGROUP_EVENTS"))?,
-            cgroup_events_lost: mapped(&mut bpf, "CGROUP_EVENTS_LOST", 1)?,
+            cgroup_events_lost: mapped(&mut bpf, "CGROUP_EVENTS_LOST", cpus)?,
             throttle_hooks: ThrottleHooks::Attached,
             bpf,
             counting: Vec::new(),

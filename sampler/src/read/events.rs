@@ -29,7 +29,8 @@ pub fn take(programs: &mut Programs) -> Vec<Event> {
 
 /// How many events have been lost so far, for want of room.
 pub fn lost(programs: &Programs) -> u64 {
-    programs.cgroup_events_lost.read(0)
+    let lost = &programs.cgroup_events_lost;
+    (0..lost.len()).map(|cpu| lost.read(cpu)).sum()
 }
 
 /// One event from the ring; `None` if it is none of ours, which cannot be.
