@@ -234,7 +234,7 @@ impl Live {
         // The kernel's types have been read and are not needed any more.
         allocator::give_back();
         let interval = arguments.interval;
-let reader = Tended::new(reader).map_err(SourceError::Thread)?;
+        let reader = Tended::new(reader).map_err(SourceError::Thread)?;
         Ok(Self { reader, named, cpus: cpus(), interval, begun: false, slotless: 0, switch_cost, timed })
     }
 
