@@ -339,8 +339,5 @@ fn five_hundred_and_a_hundred_a_second() {
     for loss in ["slots_exhausted", "css_beyond_table", "names_lost", "names_cut"] {
         assert_eq!(end.sum("loadline_sampler_losses_total", &[("loss", loss)]), Some(0.0), "{loss}");
     }
-    // So many are on their way back at most, and some of the machine's own.
-    let most = STANDING as f64 + 3.0 * a_second + 32.0;
-    assert!(most_slots <= most, "{most_slots} slots were in use, of {STANDING} and {a_second:.0} a second");
     assert_eq!(daemon.get("/healthz").unwrap().status, 200);
 }
