@@ -4,7 +4,8 @@
 //! that: where many come and go, the dead ones would hold all slots, and the living would have to share one. So a thread
 //! asks the reader to [`Reader::tend`] them every [`QUIET`]. A slot is free three of these after the last count at the
 //! latest: of `S` slots (`--slots`, one of which is for what has none), `L` of them held by the living, `(S − 1 − L) ÷ 3`
-//! cgroups a second can come and go. Those that are more are counted together until there is room, and their number is a
+//! cgroups a second can come and go, on a host that takes a snapshot in less than that: there is no look while one is
+//! taken. Those that are more are counted together until there is room, and their number is a
 //! loss of its own.
 
 use std::io;
