@@ -143,11 +143,6 @@ fn of<const N: usize>(counts: [(&str, &str, f64); N]) -> BTreeMap<(String, Strin
     counts.into_iter().map(owned).collect()
 }
 
-/// The first digits of the id of this digit.
-fn short(digit: char) -> String {
-    id(digit).short().to_owned()
-}
-
 /// A pod that was there, one that comes, a container that is replaced, and a pod that the API server has forgotten before
 /// its cgroups are gone. Catches counts that change their names on the way, and last ones that have none.
 fn names_reach_the_scrape_and_stay_for_the_last_window() {
