@@ -30,6 +30,8 @@ fn window() -> impl Strategy<Value = Window> {
         (Just(length_ns), ns(), causes, unmet, throttling, 0..10_000u64, delays()).prop_map(
             |(length_ns, usage_ns, causes, (unmet, cycles), throttling, quota_delays, latency)| {
                 let (throttled_periods, throttled_ns, throttles, ancestors) = throttling;
+                // Who was switched in has run; without, its use would not be known.
+                let usage_ns = if latency.is_empty() { usage_ns } else { usage_ns.max(1) };
                 let mut window =
                     Window { length_ns, usage_ns, causes, unmet, cycles, latency, ..Window::default() };
                 window.coarse[Cause::Quota as usize].counts[0] = quota_delays;
