@@ -223,6 +223,7 @@ fn bear(into: &Path) -> io::Result<Process> {
     // SAFETY: as fork, in a process of one thread: the child goes on with a copy of its stack, and makes system calls
     // only.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) } {
+        // SAFETY: the child: neither call touches memory of ours.
         0 => unsafe {
             libc::usleep(100);
             libc::_exit(0)
