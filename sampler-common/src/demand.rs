@@ -21,6 +21,9 @@
 //! * Whether threads work at fixed times, where their waits differ little, or less than their sleeps differ anyway, or where
 //!   sums of cycles are missing (recordings of before format 3). Then the point is what they would use if they did not, and
 //!   confidence is low as far as that matters.
+//! * Threads of both kinds in one container: their cycles are added up, so the slope lies in between and is no part of what
+//!   they missed. It is believed near 1 only; else the point is what all would use if none worked at fixed times, and
+//!   confidence is low. Where those that work at fixed times have almost all of the waits that differ, it is too low.
 //! * Work at fixed times of which some waits until the next comes: such a burst has two pieces and a sleep of its own, so
 //!   that only a part of it shows (on Linux 6.1, two threads at a limit of 1.2 times what they use: 44 % too high, with a
 //!   confidence of 0.73).

@@ -44,8 +44,8 @@
 //! * `sched_switch` and `sched_migrate_task` call no helper, save one when they meet a cgroup for the first time; they use array
 //!   maps only, whose look-ups the verifier replaces by arithmetic.
 //! * Everything indexed by CPU is written under that CPU's run-queue lock, which `sched_switch` and the
-//!   throttle functions hold. `cgroup_mkdir`,
-//!   `cgroup_rmdir` and `sched_process_exit` write only to a ring buffer.
+//!   throttle functions hold. `cgroup_mkdir`, `cgroup_rmdir` and `sched_process_exit` write to a ring buffer, and where that is
+//!   full to a counter of their own, in which one may be missing when two on a CPU meet: that any were lost is what counts.
 //! * What cannot be charged exactly is counted in [`sampler_common::abi::Cpu`].
 #![no_std]
 #![no_main]

@@ -70,7 +70,8 @@ fn recording(latency: &LatencyHistogram) -> PathBuf {
     let header = Header { cpus: 4, interval_ns: SECOND, sampler: "0".to_owned(), ..Header::default() };
     let mut writer = Writer::create(File::create(&path).unwrap(), header).unwrap();
     for (second, latency) in [(1, &LatencyHistogram::default()), (2, latency)] {
-        let mut counters = Counters { latency: latency.clone(), usage_ns: (2 + second) * SECOND, ..Counters::default() };
+        let mut counters =
+            Counters { latency: latency.clone(), usage_ns: (2 + second) * SECOND, ..Counters::default() };
         counters.causes.system_ns = latency.sum_ns();
         let owner = Owner::Unit { name: UNIT.to_owned() };
         let cgroup = CgroupCounters {

@@ -32,7 +32,7 @@ const TIMED: [&str; 6] = [
     "attribution::",
     "cause::",
     "demand::",
-    "daemon::",
+    "daemon::five_hundred",
     "life::a_limit_is_the_cause_of_its_wait",
     demo_test::TIMED,
 ];

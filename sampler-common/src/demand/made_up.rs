@@ -13,8 +13,15 @@ const LEAST: u64 = 3;
 const SHARED: f64 = 1.5;
 /// Variance of a difference of two times that are cut off to whole units.
 const CUT_OFF: f64 = 1.0 / 3.0;
-/// The slope may be off by so many standard errors, and is believed as far as it is above them.
+/// The slope may be off by so many standard errors.
 const ERRORS: f64 = 2.0;
+/// What is surely below the first says nothing of the point, what is above the second all: a slope in between is that of
+/// threads of both kinds. Those that sleep until a time may be many and miss little, and the one that goes on as long as it is
+/// let may miss almost all, so that the slope is no part of what they missed.
+/// One that may be off by more than the last says nothing either.
+const MIXED: f64 = 0.7;
+const ALIKE: f64 = 0.9;
+const KNOWN: f64 = 0.5;
 
 /// A part of what threads with a pace missed, in 0..=1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,13 +49,14 @@ impl MadeUp {
         let rest = (sleeps - products * products / waits).max(0.0);
         let variance = SHARED * (rest / (count - 1.0) + CUT_OFF) / waits;
         let off = ERRORS * variance.sqrt();
-        // Nothing of what chance may have made, and almost all of what is far from that.
-        let believed = if slope > 0.0 { slope - off * off / slope } else { 0.0 };
-        Self {
-            part: believed.clamp(0.0, 1.0),
-            least: (slope - off).clamp(0.0, 1.0),
-            most: (slope + off).clamp(0.0, 1.0),
+        // Nobody sleeps less by more than was waited more: that is chance.
+        if slope > 2.0 - ALIKE + off {
+            return Self::UNKNOWN;
         }
+        // Of many windows in which the slope is hardly known, it is far from 0 by chance in some.
+        let surely = if off < KNOWN { slope - off } else { 0.0 };
+        let part = ((surely - MIXED) / (ALIKE - MIXED)).clamp(0.0, 1.0);
+        Self { part, least: surely.clamp(0.0, part), most: (slope + off).clamp(part, 1.0) }
     }
 }
 

@@ -35,6 +35,17 @@ pub enum ConnectError {
          false?"
     )]
     InCluster(#[source] kube::config::InClusterError),
+    /// It wants a program run for a token.
+    #[error(
+        "{of} has a program run for its token (`exec` or `auth-provider`), and the sampler, which may have every privilege \
+         then, runs none: give it a `token`, a `tokenFile` or a client certificate"
+    )]
+    Program {
+        /// The kubeconfig.
+        of: String,
+        /// As with a kubeconfig.
+        named: bool,
+    },
     /// What it says makes no client: a certificate that is none.
     #[error("no client for the API server can be made of {of}")]
     Client {
@@ -53,7 +64,9 @@ impl ConnectError {
     /// found where it usually is may be there for others.
     pub fn is_of_what_was_named(&self) -> bool {
         match self {
-            Self::Kubeconfig { named, .. } | Self::Client { named, .. } => *named,
+            Self::Kubeconfig { named, .. } | Self::Program { named, .. } | Self::Client { named, .. } => {
+                *named
+            }
             Self::InCluster(_) => false,
         }
     }
@@ -136,6 +149,9 @@ async fn connect_by(access: Access) -> Result<Option<Client>, ConnectError> {
 
 /// A client of this configuration, which `of` says where it is from.
 fn client(mut config: Config, of: String, named: bool) -> Result<Client, ConnectError> {
+    if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
+        return Err(ConnectError::Program { of, named });
+    }
     config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(|source| ConnectError::Client { of, named, source })
 }
@@ -162,6 +178,22 @@ mod tests {
                 assert_eq!(error.is_of_what_was_named(), named, "{error}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn no_program_is_run_for_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, ran) = (dir.path().join("config"), dir.path().join("ran"));
+        let text = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'}}}}], users: [{{name: u, user: {{exec: \
+             {{apiVersion: client.authentication.k8s.io/v1, command: touch, args: ['{}'], interactiveMode: Never}}}}}}], \
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}], current-context: c}}",
+            ran.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        let error = connect_by(Access::Named(path)).await.err().unwrap();
+        assert!(matches!(error, ConnectError::Program { named: true, .. }), "{error}");
+        assert!(!ran.exists());
     }
 
     #[test]

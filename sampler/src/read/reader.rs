@@ -27,6 +27,9 @@ use crate::kernel::self_check::{self, SelfCheckError};
 /// How often limits, memory and stalls are read: as often as windows are reported.
 pub const RESOURCES_EVERY: Duration = Duration::from_secs(15);
 
+/// Cgroups that are remembered for each slot before the next snapshot, most of them gone: some 4 KiB each.
+const REMEMBERED_PER_SLOT: usize = 4;
+
 /// Why the reader could not start. Nothing is measured then.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -147,7 +150,7 @@ impl Reader {
         self.read_resources(now_ns);
         self.count_oom_kills();
         let snapshot = self.assemble(now_ns);
-        self.live_on(now_ns, &grown);
+        self.live_on(monotonic_ns(), &grown);
         self.forget();
         let (counted, owners) = (&self.counted, owned(&self.slots));
         self.cgroups.forget(now_ns, |id| owners.contains(&id) || counted.contains_key(&id));
@@ -165,7 +168,11 @@ impl Reader {
         let now_ns = monotonic_ns();
         self.meet(now_ns);
         let grown = self.read_rows(Self::is_over);
-        self.live_on(now_ns, &grown);
+        // Who is gone is remembered until the next snapshot. With a long interval and many who come and go, their slots
+        // are kept so long: that is counted, and memory without a bound is not.
+        if self.counted.len() <= REMEMBERED_PER_SLOT * self.slots.len() {
+            self.live_on(monotonic_ns(), &grown);
+        }
         self.set_kinds();
         self.looked_ns = now_ns;
     }
@@ -322,7 +329,8 @@ impl Reader {
     }
 
     /// Adds kills for want of memory, of which the kernel tells at once: `memory.events` does so only of those who are still
-    /// there when it is read. Both count the same kills, each perhaps without some, so the larger figure is right.
+    /// there when it is read. Both count the same kills, each perhaps without some, so the larger figure is nearer. The kernel
+    /// may choose a process that is about to exit anyway: that one `memory.events` leaves out.
     fn count_oom_kills(&mut self) {
         for (id, kills) in self.cgroups.oom_kills() {
             if let Some(cgroup) = self.counted.get_mut(&id) {

