@@ -35,6 +35,9 @@ use crate::decide::weight::PolicyWeight;
 /// The one version there is.
 pub const API_VERSION: &str = "loadline.dev/v1alpha1";
 
+/// Of more changes within an hour not all are remembered.
+const MOST_CHANGES_PER_HOUR: u32 = 60;
+
 /// Why a text is no policy. Each names the field and what to write instead.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
@@ -400,6 +403,10 @@ impl Resize {
         if self.max_step_up == Some(PerMille(0)) {
             let remedy = "write a share such as 100%, or leave it out for no bound";
             return Err(wrong("spec.resize.maxStepUp", "0% would never raise anything", remedy));
+        }
+        if let Some(changes) = self.changes_per_hour.filter(|changes| changes.get() > MOST_CHANGES_PER_HOUR) {
+            let problem = format!("{changes} would never hold anything");
+            return Err(wrong("spec.resize.changesPerHour", problem, "write 60 or less: one a minute"));
         }
         let resize = &mut policy.resize;
         fill(&mut resize.fallback, self.fallback);

@@ -1,4 +1,5 @@
-//! Who may be disrupted: as many as each PodDisruptionBudget allows, one of a workload at a time, and nobody who would be missed.
+//! Who may be disrupted: as many as each PodDisruptionBudget allows, one of a workload at a time, the next only when all others of
+//! it answer; and nobody is evicted who would be missed.
 //!
 //! A pod that is evicted to be made anew is born with its template's sizes, unless something gives it others at birth. Where
 //! nothing does, evicting the next one is no use: a workload whose pods come back as they were is left alone for a time that
@@ -53,14 +54,18 @@ impl Recreation {
 
     /// Takes note of a pod of the workload that was not there before.
     pub(super) fn see(&mut self, pod: &Pod) {
-        let mut moves = self.changes.iter().flat_map(|(name, change)| {
-            Resource::ALL.into_iter().filter_map(move |resource| {
-                let [from, to] = [&change.from, &change.to].map(|sizes| sizes.pair(resource).0.unwrap_or(0));
-                let has = pod.containers.get(name)?.desired.pair(resource).0.unwrap_or(0);
-                (from != to).then_some(has.abs_diff(to) < has.abs_diff(from))
-            })
-        });
-        let as_planned = moves.all(|nearer| nearer);
+        let nearer = |from: u64, to: u64, has: u64| (from != to).then_some(has.abs_diff(to) < has.abs_diff(from));
+        let mut moves = Vec::new();
+        for (name, Change { from, to }) in &self.changes {
+            let Some(container) = pod.containers.get(name) else { continue };
+            for resource in Resource::ALL {
+                let [from, to, has] = [from, to, &container.desired].map(|sizes| sizes.pair(resource));
+                let limit = |pair: (Option<u64>, Option<u64>)| pair.1.unwrap_or(u64::MAX);
+                moves.extend(nearer(from.0.unwrap_or(0), to.0.unwrap_or(0), has.0.unwrap_or(0)));
+                moves.extend(nearer(limit(from), limit(to), limit(has)));
+            }
+        }
+        let as_planned = !moves.is_empty() && moves.iter().all(|nearer| *nearer);
         self.born = Some(if as_planned { Born::AsPlanned } else { Born::AsBefore });
     }
 
@@ -140,7 +145,8 @@ impl<'a> Disruption<'a> {
             }
         }
         let workload = workload(pod)?;
-        self.workloads.contains(&workload).then_some(Reason::WorkloadDisrupted(disrupts))
+        let under_way = self.workloads.contains(&workload) || answers(pod) && self.another_is_away(pod);
+        under_way.then_some(Reason::WorkloadDisrupted(disrupts))
     }
 
     /// This pod is disrupted.
@@ -162,10 +168,23 @@ impl<'a> Disruption<'a> {
 
     /// Whether nobody else of its workload would be left to answer.
     fn is_only_ready(&self, pod: &Pod) -> bool {
-        let answers = |pod: &Pod| pod.ready && !pod.terminating && pod.phase == Phase::Running;
-        let of_it = self.observation.pods.values().filter(|other| workload(other) == workload(pod));
-        answers(pod) && of_it.filter(|other| answers(other)).count() <= 1
+        answers(pod) && self.of_workload(pod).filter(|other| answers(other)).count() <= 1
     }
+
+    /// Whether another pod of its workload does not answer: it may be the one that was disrupted last.
+    fn another_is_away(&self, pod: &Pod) -> bool {
+        let alive = |other: &&Pod| !matches!(other.phase, Phase::Succeeded | Phase::Failed);
+        self.of_workload(pod).filter(alive).any(|other| other.name != pod.name && !answers(other))
+    }
+
+    fn of_workload(&self, pod: &Pod) -> impl Iterator<Item = &'a Pod> {
+        self.observation.pods.values().filter(move |other| workload(other) == workload(pod))
+    }
+}
+
+/// Whether a pod does its work, so that it would be missed.
+fn answers(pod: &Pod) -> bool {
+    pod.ready && !pod.terminating && pod.phase == Phase::Running
 }
 
 fn workload(pod: &Pod) -> Option<(&str, WorkloadKind, &str)> {

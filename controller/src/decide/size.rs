@@ -89,7 +89,9 @@ pub fn size(
     now: Timestamp,
 ) -> Sized {
     let current = container.desired;
-    let killed = known.memory().kill(now, &policy.history).is_some();
+    // What was not measured itself has a right only to what was done to itself.
+    let of_kills = if measured { known.memory() } else { &state.memory };
+    let killed = of_kills.kill(now, &policy.history).is_some();
     let memory_known = measured && state.memory.latest().is_some() || killed;
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
     let fingerprint = policy.fingerprint();

@@ -244,16 +244,17 @@ impl ContainerState {
         let (desired, has) = (container.desired, under_way::agreed(container)?);
         if desired != has {
             let at = self.last_change;
-            return self.may_be_ours(desired).then_some(refused::Ask { pod, node, asked: desired, has, at });
+            return self.may_be_ours().then_some(refused::Ask { pod, node, asked: desired, has, at });
         }
         let asked = self.planned.filter(|planned| *planned != has && !self.changed_by_other)?;
         let ResizeState::Infeasible { since } = pod.resize else { return None };
         Some(refused::Ask { pod, node, asked, has, at: Some(since) })
     }
 
-    /// Whether what it has was asked for by us, as far as is known: after a cold start nobody knows, and it is taken for ours.
-    pub fn may_be_ours(&self, has: Sizes) -> bool {
-        self.planned == Some(has) || self.planned.is_none() && !self.changed_by_other
+    /// Whether what its spec asks for was asked for by us, as far as is known: after a cold start nobody knows, and it is taken
+    /// for ours. What was planned last says nothing of that: it may never have come to be.
+    pub fn may_be_ours(&self) -> bool {
+        !self.changed_by_other
     }
 
     /// For how long it, or the replicas that it is sized by, had been measured at its last reading.

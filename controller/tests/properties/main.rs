@@ -423,7 +423,9 @@ proptest! {
         for pod in next.observation.pods.values_mut() {
             for container in pod.containers.values_mut() {
                 for reading in &mut container.readings {
-                    let Reading::Usage { until, .. } = reading else { continue };
+                    let until = match reading {
+                        Reading::Usage { until, .. } | Reading::Window { until, .. } => until,
+                    };
                     *until = until.plus_seconds(cooldown);
                 }
             }

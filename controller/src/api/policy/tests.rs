@@ -62,6 +62,7 @@ fn p15_malformed_policies_are_refused_with_the_field_and_the_remedy() {
         ("{resize: {maxStepDown: 100%}}", "spec.resize.maxStepDown", "less than 100%"),
         ("{resize: {maxStepUp: 0%}}", "spec.resize.maxStepUp", "leave it out"),
         ("{resize: {changesPerHour: 0}}", "changesPerHour", "nonzero"),
+        ("{resize: {changesPerHour: 61}}", "changesPerHour", "60 or less"),
         ("{startupBoost: {factor: 50%, duration: 1m}}", "spec.startupBoost.factor", "100% or more"),
         ("{namespaces: {allow: [a]}}", "spec.namespaces", "ClusterAllocationPolicy"),
         ("{mode: Aply}", "mode", "Recommend, Apply"),

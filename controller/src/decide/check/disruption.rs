@@ -8,7 +8,8 @@ use crate::decide::plan::{Action, ActionKind, Plan};
 use crate::decide::sizes::Resource;
 
 impl Check<'_> {
-    /// A plan disrupts as many pods as each budget allows, one of each workload, and evicts nobody who would be missed.
+    /// A plan disrupts as many pods as each budget allows, one of each workload, none that answers while another of its workload
+    /// does not, and evicts nobody who would be missed.
     pub(super) fn disruptions(&mut self, plan: &Plan) {
         let mut allowed: Vec<u32> =
             self.observation.disruption_budgets.iter().map(|budget| budget.disruptions_allowed).collect();
@@ -24,6 +25,7 @@ impl Check<'_> {
                     *left = left.saturating_sub(1);
                 }
             }
+            holds &= pod.workload.is_none() || !is_there(pod) || self.others(pod).all(is_there);
             holds &=
                 pod.workload.as_ref().is_none_or(|workload| workloads.insert((&pod.namespace, workload)));
             self.require(action, "", holds, Violation::Disruption);
@@ -32,13 +34,20 @@ impl Check<'_> {
 
     /// Whether somebody makes it anew, and somebody else answers meanwhile, if it does.
     fn may_be_evicted(&self, pod: &Pod) -> bool {
-        let answers = |pod: &Pod| pod.ready && !pod.terminating && pod.phase == Phase::Running;
-        let others = self.observation.pods.values().filter(|other| {
-            let same = (&other.namespace, &other.workload) == (&pod.namespace, &pod.workload);
-            same && other.name != pod.name
-        });
-        pod.workload.is_some() && (!answers(pod) || others.into_iter().any(answers))
+        pod.workload.is_some() && (!is_there(pod) || self.others(pod).any(is_there))
     }
+
+    /// The other pods of its workload, but those that have ended.
+    fn others(&self, pod: &Pod) -> impl Iterator<Item = &Pod> {
+        self.observation.pods.values().filter(move |other| {
+            let same = (&other.namespace, &other.workload) == (&pod.namespace, &pod.workload);
+            same && other.name != pod.name && !matches!(other.phase, Phase::Succeeded | Phase::Failed)
+        })
+    }
+}
+
+fn is_there(pod: &Pod) -> bool {
+    pod.ready && !pod.terminating && pod.phase == Phase::Running
 }
 
 /// Whether an action restarts a container or evicts its pod. What is taken back was never in force.

@@ -49,7 +49,7 @@ pub fn is_over(resize: ResizeState, policy: &Policy, now: Timestamp) -> bool {
 /// first in the kubelet's queue.
 pub fn revert(facts: &Facts<'_>) -> Option<Sizes> {
     let over = is_over(facts.pod.resize, facts.policy, facts.now);
-    let ours = facts.container.kind != ContainerKind::Init && facts.state.may_be_ours(facts.current());
+    let ours = facts.container.kind != ContainerKind::Init && facts.state.may_be_ours();
     if !over || !ours || !support::in_place(facts) {
         return None;
     }

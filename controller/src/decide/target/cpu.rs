@@ -168,7 +168,7 @@ impl fmt::Display for Reason {
             Self::AncestorLimitBinds => "the CPU limit of a cgroup above it holds it back: raise that one",
             Self::OverThreaded => {
                 "its own threads wait for each other: it runs more threads than there are CPUs for them, \
-                 and a higher limit or request would not help; fewer threads would"
+                 and a higher limit, or a request above what it uses, would not help; fewer threads would"
             }
             Self::StartupBoost => "it is starting, and gets more until it has",
         })
