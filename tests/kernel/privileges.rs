@@ -240,9 +240,17 @@ fn slots_are_given_back_where_bpf_is_for_the_privileged_only() {
 /// have read, one that goes on without what somebody has named, and one that ends because nobody answers.
 fn a_kubeconfig_is_read_before_privileges_are_given_up() {
     let path = std::env::temp_dir().join("config");
-    let text = "{apiVersion: v1, kind: Config, current-context: c, \
-        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], \
-        users: [{name: u, user: {token: t}}], contexts: [{name: c, context: {cluster: c, user: u}}]}";
+    // A machine without certificates of its own has none to go by but this.
+    let authority = path.with_extension("pem");
+    let keys = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&keys).unwrap();
+    fs::write(&authority, certificate.pem()).unwrap();
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, \
+         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1', certificate-authority: '{}'}}}}], \
+         users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: c, context: {{cluster: c, user: u}}}}]}}",
+        authority.display()
+    );
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();

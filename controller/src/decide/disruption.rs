@@ -54,7 +54,8 @@ impl Recreation {
 
     /// Takes note of a pod of the workload that was not there before.
     pub(super) fn see(&mut self, pod: &Pod) {
-        let nearer = |from: u64, to: u64, has: u64| (from != to).then_some(has.abs_diff(to) < has.abs_diff(from));
+        let nearer =
+            |from: u64, to: u64, has: u64| (from != to).then_some(has.abs_diff(to) < has.abs_diff(from));
         let mut moves = Vec::new();
         for (name, Change { from, to }) in &self.changes {
             let Some(container) = pod.containers.get(name) else { continue };
