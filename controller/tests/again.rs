@@ -296,6 +296,26 @@ fn a_controller_that_remembers_nothing_takes_back_what_is_deferred_too_long() {
     assert_eq!(world.container().desired, has);
 }
 
+#[test]
+fn a_patch_that_is_lost_is_sent_again() {
+    let has = sizes(500, 256);
+    let later = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Later } else { Said::Yes };
+    let mut world = World::new(policy(), has, (2.0, 200), later);
+    while world.container().desired == has {
+        world.step();
+    }
+    let since = world.now;
+    let asked = world.container().desired;
+    while world.container().desired == asked {
+        world.step();
+    }
+    // It was to be taken back, and the API server has never heard of it.
+    world.container().desired = asked;
+    world.observation.pods.values_mut().next().unwrap().resize = ResizeState::Deferred { since };
+    world.step();
+    assert_eq!(world.container().desired, has);
+}
+
 /// Three replicas on a node that cannot resize what runs, and a policy that lets them be made anew.
 fn on_an_old_node(born: fn(Sizes, Sizes) -> Sizes) -> World {
     let mut policy = policy();

@@ -71,9 +71,9 @@ impl Extent {
     /// let it be done before the next one comes.
     fn fixed_times(self) -> Vec<Wants> {
         match self {
-            Self::Short => vec![Wants::new("20@270", 2).held(&[150], &[])],
+            Self::Short => vec![Wants::new("20@270", 2).held(&[], &[100])],
             Self::Usual => vec![
-                Wants::new("20@270", 2).held(&[150], &[100]),
+                Wants::new("20@270", 2).held(&[200], &[100]),
                 Wants::new("10@130", 3).held(&[200], &[60]),
             ],
             Self::Full => ["20@270", "10@130"]
