@@ -157,11 +157,11 @@ struct Judged {
     window: Window,
 }
 
-/// Adds the containers up, each weighing as much as it waited. Returns how right the neighbours are named where it is
-/// least.
+/// Adds the containers up, each weighing as much as it waited. Returns how right the neighbours are named, each container
+/// weighing as much as it waited for them: one that hardly did has hardly any to be named.
 fn verdict(containers: &[Judged], truth: &Replay, labels: &[fn(&CauseNs) -> u64]) -> f64 {
     let mut all = CauseNs::default();
-    let (mut right_ns, mut unknown_ns, mut least_named) = (0.0, 0.0, 1.0f64);
+    let (mut right_ns, mut unknown_ns, mut named_ns) = (0.0, 0.0, 0.0);
     for Judged { path, window, .. } in containers {
         let Some(row) = truth.rows.get(path).filter(|row| row.causes.total() > 0) else { continue };
         let oracle = row.causes;
@@ -186,7 +186,7 @@ fn verdict(containers: &[Judged], truth: &Replay, labels: &[fn(&CauseNs) -> u64]
         if oracle.neighbor > 0 {
             println!("     neighbours are named {:.1} % right", right * 100.0);
         }
-        least_named = least_named.min(right);
+        named_ns += right * oracle.neighbor as f64;
     }
     let total_ns = all.total() as f64;
     assert!(total_ns > 0.0, "nothing waited");
@@ -201,7 +201,7 @@ fn verdict(containers: &[Judged], truth: &Replay, labels: &[fn(&CauseNs) -> u64]
     let (right, untold) = (right_ns / total_ns, unknown_ns / total_ns);
     assert!(untold <= UNTOLD, "{untold:.3} not told");
     assert!(right >= ENOUGH, "{right:.3} right, {untold:.3} not told; set aside: {:?}", truth.set_aside);
-    least_named
+    named_ns / all.neighbor.max(1) as f64
 }
 
 /// The histogram holds the waits of the replay.
