@@ -150,7 +150,7 @@ impl Reader {
         self.read_resources(now_ns);
         self.count_oom_kills();
         let snapshot = self.assemble(now_ns);
-        self.live_on(monotonic_ns(), &grown);
+        self.live_on(&grown);
         self.forget();
         let (counted, owners) = (&self.counted, owned(&self.slots));
         self.cgroups.forget(now_ns, |id| owners.contains(&id) || counted.contains_key(&id));
@@ -171,7 +171,7 @@ impl Reader {
         // Who is gone is remembered until the next snapshot. With a long interval and many who come and go, their slots
         // are kept so long: that is counted, and memory without a bound is not.
         if self.counted.len() <= REMEMBERED_PER_SLOT * self.slots.len() {
-            self.live_on(monotonic_ns(), &grown);
+            self.live_on(&grown);
         }
         self.set_kinds();
         self.looked_ns = now_ns;
@@ -389,15 +389,16 @@ impl Reader {
         }
     }
 
-    /// Takes each slot on in its life.
-    fn live_on(&mut self, now_ns: u64, grown: &[bool]) {
+    /// Takes each slot on in its life, by what has `grown` at the look that is over by now: what is quiet is so from now on.
+    fn live_on(&mut self, grown: &[bool]) {
+        let now_ns = monotonic_ns();
+        let over: Vec<_> = (0..self.slots.len()).map(|slot| self.is_over(slot)).collect();
         let mut freed = false;
         let mut closing = Vec::new();
         for (slot, (state, &grown)) in self.slots.iter_mut().zip(grown).enumerate().skip(1) {
             let Some(id) = state.counts_for else { continue };
             let is_of_container = self.slot_of.get(&id) == Some(&slot);
-            let over = !is_of_container || self.cgroups.is_removed(id);
-            let (life, step) = state.life.next(now_ns, grown, over);
+            let (life, step) = state.life.next(now_ns, grown, over[slot]);
             match step {
                 Step::None => {}
                 Step::Close => {
