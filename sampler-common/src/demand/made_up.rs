@@ -15,13 +15,13 @@ const SHARED: f64 = 1.5;
 const CUT_OFF: f64 = 1.0 / 3.0;
 /// The slope may be off by so many standard errors.
 const ERRORS: f64 = 2.0;
-/// What is surely below the first says nothing of the point, what is above the second all: a slope in between is that of
-/// threads of both kinds. Those that sleep until a time may be many and miss little, and the one that goes on as long as it is
-/// let may miss almost all, so that the slope is no part of what they missed.
-/// One that may be off by more than the last says nothing either.
-const MIXED: f64 = 0.7;
-const ALIKE: f64 = 0.9;
+/// A slope that may be off by so much or more says nothing: of many windows in which it is, it is far from 0 by chance in some.
 const KNOWN: f64 = 0.5;
+/// A slope that is not surely above this may be that of threads of both kinds. Those that sleep until a time may be many and miss
+/// little, and the one that goes on as long as it is let may miss almost all: so it is no part of what they missed.
+const MIXED: f64 = 0.7;
+/// One that is surely above this is of threads that all sleep until a time; in between it is believed in part.
+const ALIKE: f64 = 0.9;
 
 /// A part of what threads with a pace missed, in 0..=1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +53,6 @@ impl MadeUp {
         if slope > 2.0 - ALIKE + off {
             return Self::UNKNOWN;
         }
-        // Of many windows in which the slope is hardly known, it is far from 0 by chance in some.
         let surely = if off < KNOWN { slope - off } else { 0.0 };
         let part = ((surely - MIXED) / (ALIKE - MIXED)).clamp(0.0, 1.0);
         Self { part, least: surely.clamp(0.0, part), most: (slope + off).clamp(part, 1.0) }
