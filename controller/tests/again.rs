@@ -207,6 +207,14 @@ impl World {
         };
         self.asked.iter().filter(moved).map(|(minute, ..)| *minute).collect()
     }
+
+    /// Within a day, each time after twice as long.
+    fn asks_ever_more_rarely(&self, resource: Resource, from: &Sizes) {
+        let asks = self.asks(resource, from);
+        let gaps: Vec<_> = asks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!((5..=8).contains(&asks.len()), "{asks:?}");
+        assert!(gaps.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 5), "{asks:?}");
+    }
 }
 
 fn no_more_cpu(has: &Sizes, to: &Sizes) -> Said {
@@ -223,10 +231,7 @@ fn cpu_that_is_refused_is_asked_for_ever_more_rarely_and_memory_is_had_at_once()
     assert!(container.allocated.unwrap().memory() > Bytes(400 * MIB), "{:?}", world.asked);
     let memory = world.asks(Resource::Memory, &has);
     assert!(memory.first().is_some_and(|first| *first <= 15), "{memory:?}");
-    let cpu = world.asks(Resource::Cpu, &has);
-    let gaps: Vec<_> = cpu.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!((5..=8).contains(&cpu.len()), "{cpu:?}");
-    assert!(gaps.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 5), "{cpu:?}");
+    world.asks_ever_more_rarely(Resource::Cpu, &has);
 }
 
 #[test]
@@ -236,10 +241,7 @@ fn cpu_that_the_api_server_forbids_is_asked_for_ever_more_rarely_and_memory_is_h
     let mut world = World::new(policy(), has, (2.0, 400), forbid);
     world.steps(24 * 60);
     assert!(world.container().allocated.unwrap().memory() > Bytes(400 * MIB), "{:?}", world.asked);
-    let cpu = world.asks(Resource::Cpu, &has);
-    let gaps: Vec<_> = cpu.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!((5..=8).contains(&cpu.len()), "{cpu:?}");
-    assert!(gaps.windows(2).all(|pair| pair[1] >= 2 * pair[0] - 5), "{cpu:?}");
+    world.asks_ever_more_rarely(Resource::Cpu, &has);
 }
 
 #[test]
