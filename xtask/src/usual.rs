@@ -27,8 +27,7 @@ use crate::{
 const BPF_LINKER_RELEASE: &str = "https://github.com/aya-rs/bpf-linker/releases/download/v0.13.0/";
 const BPF_LINKER_ASSET: &str = "bpf-linker-x86_64-unknown-linux-musl.tar.zst";
 /// What GitHub says of the release. Its project publishes neither checksums nor signatures, so GitHub's digest is what there
-/// is: it tells a file that came damaged or from elsewhere, not a release that was replaced. None is pinned here for want
-/// of the file: where this was written GitHub could not be reached.
+/// is: it tells a file that came damaged or from elsewhere, not a release that was replaced.
 const BPF_LINKER_DIGESTS: &str = "https://api.github.com/repos/aya-rs/bpf-linker/releases/tags/v0.13.0";
 /// The oldest Rust that the programs are written for.
 const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
