@@ -124,7 +124,8 @@ pub struct Cpu {
     pub no_baseline: u64,
     /// Baselines above `run_delay`, from an earlier thread with this pid and address: not used.
     pub stale_baseline: u64,
-    /// Cgroups that got the row [`OTHER`] because no slot was free.
+    /// How often a cgroup got the row [`OTHER`] because no slot was free: each of those that are there tries again whenever a slot
+    /// has become free.
     pub slots_exhausted: u64,
     /// Switch-ins into cgroups whose css id is not below [`TABLE`]: counted in [`OTHER`].
     pub css_beyond_table: u64,

@@ -498,7 +498,7 @@ pub struct Losses {
     pub no_baseline: u64,
     /// [`abi::Cpu::stale_baseline`]: baselines not used.
     pub stale_baseline: u64,
-    /// [`abi::Cpu::slots_exhausted`]: cgroups counted in [`Snapshot::other`].
+    /// [`abi::Cpu::slots_exhausted`]: how often a cgroup found no slot, and was counted in [`Snapshot::other`].
     pub slots_exhausted: u64,
     /// [`abi::Cpu::css_beyond_table`]: switch-ins counted in [`Snapshot::other`].
     pub css_beyond_table: u64,

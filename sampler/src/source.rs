@@ -186,7 +186,7 @@ pub struct Live {
     interval: Duration,
     /// Whether a snapshot has been taken: the first is due at once.
     begun: bool,
-    /// How many cgroups had found no slot when that was last said.
+    /// How often a cgroup had found no slot when that was last said.
     slotless: u64,
     switch_cost: Duration,
     /// As long as it is open, the kernel times programs.
@@ -254,7 +254,7 @@ impl Live {
             self.slotless = slotless;
             let slots = self.reader.reader().programs().slots.len();
             tracing::warn!(
-                cgroups = slotless,
+                times = slotless,
                 slots,
                 "cgroups found no slot of their own and are counted together (container=\"_other\"): start the sampler \
                  with more of them, `--slots {}`",
