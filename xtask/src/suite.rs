@@ -162,7 +162,7 @@ impl Outcome {
     }
 
     /// The tests that are worth another run: those that failed, where they are few and timed, and nothing else went wrong.
-    pub fn worth_another_run(&self) -> Vec<String> {
+    fn worth_another_run(&self) -> Vec<String> {
         let timed = |failure: &Failure| TIMED.iter().any(|name| failure.test.starts_with(name));
         if self.trouble.is_some() || self.failures.len() > FEW || !self.failures.iter().all(timed) {
             return Vec::new();
@@ -170,8 +170,18 @@ impl Outcome {
         self.failures.iter().map(|failure| failure.test.clone()).collect()
     }
 
+    /// The same after the tests that are worth it have been run once more, `again`, with nothing beside them.
+    pub fn settled(mut self, again: impl FnOnce(Vec<String>) -> Self) -> Self {
+        let failed = self.worth_another_run();
+        if !failed.is_empty() {
+            eprintln!("{}: once more, with nothing beside it: {} …", self.name, failed.join(", "));
+            self.settle(&again(failed));
+        }
+        self
+    }
+
     /// Takes in how another run of the tests that failed ended: where it was without a failure, they are unsteady.
-    pub fn settle(&mut self, again: &Self) {
+    fn settle(&mut self, again: &Self) {
         let all_passed = again.trouble.is_none() && again.summary.failed == 0;
         if all_passed && again.summary.passed >= self.summary.failed {
             self.summary.passed += self.summary.failed;

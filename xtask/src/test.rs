@@ -105,22 +105,14 @@ fn beyond_units(cache: &Cache, workspace: &Workspace, options: &Options, everyth
     }
     // After the others: what it shows depends on what else the host does.
     if options.demo || everything {
-        let outcome = of_demo(cache, workspace, filter);
-        outcomes.push(outcome.unwrap_or_else(|error| Outcome::broken(demo_test::NAME, &error)));
+        let demo = |names: &[&str]| {
+            let outcome = demo_test::run(cache, workspace, names);
+            outcome.unwrap_or_else(|error| Outcome::broken(demo_test::NAME, &error))
+        };
+        let again = |failed: Vec<String>| demo(&failed.iter().map(String::as_str).collect::<Vec<_>>());
+        outcomes.push(demo(filter.as_slice()).settled(again));
     }
     outcomes
-}
-
-/// The demo, and once more where that may settle it.
-fn of_demo(cache: &Cache, workspace: &Workspace, filter: Option<&str>) -> Result<Outcome> {
-    let mut outcome = demo_test::run(cache, workspace, filter.as_slice())?;
-    let failed = outcome.worth_another_run();
-    if !failed.is_empty() {
-        eprintln!("{}: once more: {} …", demo_test::NAME, failed.join(", "));
-        let names: Vec<_> = failed.iter().map(String::as_str).collect();
-        outcome.settle(&demo_test::run(cache, workspace, &names)?);
-    }
-    Ok(outcome)
 }
 
 /// A suite that runs in a machine of its own.
@@ -169,19 +161,15 @@ fn in_machines(
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
-    let settled = results.into_iter().zip(&mut suites);
-    Ok(settled.map(|((_, outcome), suite)| settle(&lab, suite, outcome)).collect())
-}
-
-/// Runs what failed once more, in a fresh machine with nothing beside it.
-fn settle(lab: &Lab<'_>, suite: &mut Suite, mut outcome: Outcome) -> Outcome {
-    let failed = outcome.worth_another_run();
-    if !failed.is_empty() {
-        eprintln!("{}: once more, with nothing beside it: {} …", suite.name, failed.join(", "));
-        suite.job.arguments = arguments(failed);
-        outcome.settle(&run_suite(lab, suite));
-    }
-    outcome
+    let ended = results.into_iter().zip(&mut suites);
+    let settled = ended.map(|((_, outcome), suite)| {
+        // In a fresh machine.
+        outcome.settled(|failed| {
+            suite.job.arguments = arguments(failed);
+            run_suite(&lab, suite)
+        })
+    });
+    Ok(settled.collect())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
