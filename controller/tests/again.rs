@@ -2,6 +2,7 @@
 //! answers as kubelets do.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use controller::decide::check::check;
 use controller::decide::duration::Seconds;
@@ -381,6 +382,44 @@ fn a_container_that_is_killed_whenever_it_starts_gets_what_it_takes_and_no_more(
     // 356, 456 and 556 MiB: a step for each kill, and none after the last.
     let limits: Vec<_> = world.asked.iter().map(|(.., to)| to.memory_limit.unwrap().0 / MIB).collect();
     assert_eq!(limits, [356, 456, 556]);
+}
+
+#[test]
+fn a_container_that_is_killed_whatever_it_gets_does_not_take_the_node() {
+    for changes_per_hour in [12, 3] {
+        let mut policy = policy();
+        policy.controlled_values = ControlledValues::RequestsAndLimits;
+        policy.resize.changes_per_hour = NonZeroU32::new(changes_per_hour).unwrap();
+        let has = Sizes { memory_limit: Some(Bytes(256 * MIB)), ..sizes(500, 256) };
+        let mut world = World::new(policy, has, (0.4, 200), |_, _| Said::Yes);
+        world.step();
+        let mut reason = String::new();
+        for minute in 0..24 * 60 - 1 {
+            let now = world.now;
+            let container = world.container();
+            if minute % 5 == 0 {
+                (container.oom_killed, container.ready) = (Some(now), false);
+                container.status = ContainerStatus::CrashLooping;
+            }
+            reason = world.step()[0].reason.name();
+        }
+        let minutes: Vec<_> = world.asked.iter().map(|(minute, ..)| *minute).collect();
+        let in_an_hour = |from: &u64| minutes.iter().filter(|at| (*from..from + 60).contains(at)).count();
+        assert!(minutes.iter().map(in_an_hour).max() <= Some(changes_per_hour as usize), "{minutes:?}");
+        // 4 GiB more than it had, of 32: more than that is for somebody to look at.
+        let limit = world.container().desired.memory_limit.unwrap();
+        assert!(limit > Bytes(4096 * MIB) && limit <= Bytes((4096 + 256) * MIB), "{limit} {minutes:?}");
+        assert_eq!(reason, "KilledAgain");
+        // A day later it may have as much again.
+        for minute in 0..60 {
+            let now = world.now;
+            if minute % 5 == 0 {
+                world.container().oom_killed = Some(now);
+            }
+            world.step();
+        }
+        assert!(world.container().desired.memory_limit > Some(limit));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! | nodes | never more than allocatable, whichever actions are done; nothing rises under pressure |
 //! | pods | the class stays; nothing is taken from what is not ready |
 //! | data | nothing moves on missing, stale or thin data |
-//! | memory | never below the recent peak with headroom |
+//! | memory | never below the recent peak with headroom, nor less while a day has not been seen |
 //! | what a node can do | resized in place where that is possible, else made anew where the policy allows it |
 //! | disruptions | as many as each budget allows, one of a workload, never the only one that is ready |
 //! | what is taken back | a resize that has come to nothing, to what the node has agreed to |

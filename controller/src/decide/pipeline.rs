@@ -26,7 +26,7 @@ use super::disruption::Recreation;
 use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts};
 use super::node::{self, Claim};
-use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority};
+use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority, Workload};
 use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
 use super::quota::Ledger;
@@ -62,12 +62,14 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     let mut state = remember(observation, state, &chosen, now);
     let settings = |uid: &PodUid| Some(&chosen.get(uid)?.as_ref().ok()?.policy.history);
     let together = Together::of(&state, settings, now);
+    let autoscalers = autoscalers(observation);
 
     let mut records = Vec::new();
     let mut drafts = Vec::new();
     for (uid, pod) in &observation.pods {
         for name in pod.containers.keys() {
-            match consider(observation, &chosen[uid], &state, &together, Place { uid, pod, name }, now) {
+            let place = Place { uid, pod, name };
+            match consider(observation, &autoscalers, &chosen[uid], &state, &together, place, now) {
                 Ok(draft) => drafts.push(draft),
                 Err(record) => records.push(*record),
             }
@@ -147,6 +149,7 @@ fn remember(
 /// A container up to its bounds, or the record of why it is not looked at any further.
 fn consider<'a>(
     observation: &'a Observation,
+    autoscalers: &'a Autoscalers<'a>,
     chosen: &'a Result<Chosen, Reason>,
     state: &'a State,
     together: &Together<'_>,
@@ -200,7 +203,8 @@ fn consider<'a>(
         node,
         policy,
         state: of,
-        autoscaler: autoscaler(observation, pod),
+        autoscalers: scaling(autoscalers, pod),
+        known_for: known.age(),
         urgent: size::urgent(container, of, policy, now),
     };
     let no_data = || select::no_data(container, of, known.age(), policy, now);
@@ -267,14 +271,23 @@ fn inputs(
     }
 }
 
-fn autoscaler<'a>(observation: &'a Observation, pod: &Pod) -> Option<&'a Autoscaler> {
-    let workload = pod.workload.as_ref()?;
-    let of_it = |autoscaler: &&Autoscaler| {
-        autoscaler.namespace == pod.namespace
-            && autoscaler.workload == *workload
-            && !autoscaler.utilisation_of.is_empty()
-    };
-    observation.autoscalers.iter().find(of_it)
+/// By namespace and workload.
+type Autoscalers<'a> = BTreeMap<(&'a str, &'a Workload), Vec<&'a Autoscaler>>;
+
+fn autoscalers(observation: &Observation) -> Autoscalers<'_> {
+    let mut all = Autoscalers::new();
+    for autoscaler in &observation.autoscalers {
+        all.entry((&autoscaler.namespace, &autoscaler.workload)).or_default().push(autoscaler);
+    }
+    all.values_mut().for_each(|of_workload| of_workload.sort_by(|one, other| one.name.cmp(&other.name)));
+    all
+}
+
+/// Those that scale a pod's workload.
+fn scaling<'a>(autoscalers: &'a Autoscalers<'a>, pod: &'a Pod) -> &'a [&'a Autoscaler] {
+    let of_workload =
+        pod.workload.as_ref().and_then(|workload| autoscalers.get(&(pod.namespace.as_str(), workload)));
+    of_workload.map_or(&[], Vec::as_slice)
 }
 
 /// A pod's priority as a number.

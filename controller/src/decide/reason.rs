@@ -170,6 +170,8 @@ pub enum Reason {
     NotReady,
     /// Its recent peak of memory, with headroom, is above it.
     MemoryPeak(Bytes),
+    /// It is killed for want of memory whatever it gets; that gets it no more than this for now.
+    KilledAgain(Bytes),
     /// The change is too small.
     Hysteresis,
     /// The step is too large.
@@ -315,6 +317,11 @@ impl fmt::Display for Reason {
             Self::MemoryPeak(least) => {
                 write!(f, "its recent peak of memory with headroom is {least}: less could end in a kill")
             }
+            Self::KilledAgain(most) => write!(
+                f,
+                "it is killed for want of memory again and again, whatever it gets: does it leak? That raises its memory to no more \
+                 than {most} today; set it by hand if it needs more"
+            ),
             Self::Hysteresis => f.write_str("the change is too small to be worth one"),
             Self::StepLimit => f.write_str("one step goes no further"),
             Self::Cooldown(left) => write!(f, "it has just changed: not for another {left}"),

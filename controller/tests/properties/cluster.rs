@@ -392,7 +392,7 @@ prop_compose! {
     fn surroundings()(
         quota in prop::option::of((0..3000u64, 0..4096u64)),
         range in prop::option::weighted(0.3, (range(), any::<bool>())),
-        scaled in prop::option::weighted(0.3, any::<bool>()),
+        scaled in prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any::<bool>(), 1..3)],
         budget in prop::option::weighted(0.3, 0..3u32),
     ) -> (Vec<Quota>, Vec<LimitRange>, Vec<Autoscaler>, Vec<DisruptionBudget>) {
         let namespace = || "shop".to_owned();
@@ -414,9 +414,9 @@ prop_compose! {
             let (container, pod) = if of_pod { (Range::default(), range) } else { (range, Range::default()) };
             LimitRange { namespace: namespace(), name: name(), container, pod }
         });
-        let scaled = scaled.map(|memory| Autoscaler {
+        let scaled = scaled.into_iter().enumerate().map(|(index, memory)| Autoscaler {
             namespace: namespace(),
-            name: name(),
+            name: format!("scaler-{index}"),
             workload: Workload { kind: WorkloadKind::Deployment, name: "w0".into() },
             utilisation_of: [if memory { Resource::Memory } else { Resource::Cpu }].into(),
         });
@@ -426,7 +426,7 @@ prop_compose! {
             selector: Default::default(),
             disruptions_allowed,
         });
-        (quota.into_iter().collect(), range.into_iter().collect(), scaled.into_iter().collect(), budget.into_iter().collect())
+        (quota.into_iter().collect(), range.into_iter().collect(), scaled.collect(), budget.into_iter().collect())
     }
 }
 

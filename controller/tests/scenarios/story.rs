@@ -43,8 +43,9 @@ pub struct Story {
     quota: Option<StoryQuota>,
     #[serde(default)]
     limit_range: Option<StoryRange>,
+    /// By name.
     #[serde(default)]
-    autoscaler: Option<StoryAutoscaler>,
+    autoscalers: BTreeMap<String, StoryAutoscaler>,
     #[serde(default)]
     disruption_budget: Option<StoryBudget>,
 }
@@ -147,6 +148,8 @@ struct StoryContainer {
     wait: Micros,
     throttled: PerMille,
     killed: Option<Seconds>,
+    /// The first one of a row of kills: how long ago, and what it had then.
+    first_killed: Option<(Seconds, Bytes)>,
     /// How long ago it has changed.
     changed: Vec<Seconds>,
     /// The last change was not ours.
@@ -199,6 +202,7 @@ impl Default for StoryContainer {
             wait: Micros(0),
             throttled: PerMille(0),
             killed: None,
+            first_killed: None,
             changed: Vec::new(),
             changed_by_other: false,
             planned: false,
@@ -296,9 +300,9 @@ impl Story {
             container: range.container,
             pod: range.pod,
         }));
-        observation.autoscalers.extend(self.autoscaler.map(|autoscaler| Autoscaler {
+        observation.autoscalers.extend(self.autoscalers.into_iter().map(|(name, autoscaler)| Autoscaler {
             namespace: namespace(),
-            name: "replicas".into(),
+            name,
             workload: workload(&autoscaler.workload).expect("KIND/NAME"),
             utilisation_of: autoscaler.utilisation_of,
         }));
@@ -472,6 +476,9 @@ impl StoryContainer {
         }
         if self.waits.is_empty() {
             state.calm.after(Verdict::Room, Timestamp(from));
+        }
+        if let Some((age, had)) = self.first_killed {
+            state.memory.killed(ago(age), had, &policy.history);
         }
         state.changed = self.changed.iter().map(|age| ago(*age)).collect();
         state.last_change = state.changed.iter().max().copied();

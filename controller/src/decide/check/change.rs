@@ -192,8 +192,13 @@ impl Check<'_> {
             })
         };
         let held = |resource| change.from.pair(resource).0 == change.to.pair(resource).0;
-        let free = Resource::ALL.into_iter().all(|resource| !scaled(resource) || held(resource));
-        self.hold(changed, free || policy.hpa_pods == HpaPods::Ignore, Violation::Autoscaler);
+        let mut all = Resource::ALL.into_iter();
+        let free = match policy.hpa_pods {
+            HpaPods::Ignore => true,
+            HpaPods::HoldRequest => all.all(|resource| !scaled(resource) || held(resource)),
+            HpaPods::RecommendOnly => !all.any(scaled),
+        };
+        self.hold(changed, free, Violation::Autoscaler);
     }
 
     fn data(&mut self, changed: &Changed<'_>) {
@@ -210,9 +215,11 @@ impl Check<'_> {
         let used = container.readings.last().and_then(|reading| reading.memory());
         let peak = state.memory.recent_peak(self.now).max(used).map(|peak| peak.0);
         let headroom = 1000 + u128::from(policy.objectives.memory_headroom.0);
+        // Of less than a day nobody knows the peak.
+        let seen = state.known_for().0 >= policy.history.window.0.min(86_400);
+        let holds = |peak: u64, to: u64| seen && u128::from(to) * 1000 >= u128::from(peak) * headroom;
         let safe = |from: Option<u64>, to: Option<u64>| {
-            to >= from
-                || peak.zip(to).is_some_and(|(peak, to)| u128::from(to) * 1000 >= u128::from(peak) * headroom)
+            to >= from || peak.zip(to).is_some_and(|(peak, to)| holds(peak, to))
         };
         let ((from, from_limit), (to, to_limit)) =
             (change.from.pair(Resource::Memory), change.to.pair(Resource::Memory));

@@ -6,6 +6,7 @@ use crate::decide::reason::Reason;
 use crate::decide::share::PerMille;
 use crate::decide::size::whole_mebibytes;
 use crate::decide::sizes::Sizes;
+use crate::decide::target::memory;
 use crate::decide::units::Bytes;
 
 /// The least memory that is safe: the recent peak, or what is in use now, with the policy's headroom.
@@ -17,10 +18,15 @@ pub fn least_safe(facts: &Facts<'_>) -> Option<Bytes> {
     Some(whole_mebibytes(peak.max(used)?.scale_up(whole + headroom, whole)))
 }
 
-/// A request or limit of memory that shrinks stops at the least that is safe; without a sample it does not shrink.
+/// A request or limit of memory that shrinks stops at the least that is safe; without a day of samples it does not shrink, whatever
+/// bounds say: they are about what is asked for, and its peak may be still to come.
 pub fn memory_peak(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
     let current = facts.current();
-    let least = least_safe(facts).unwrap_or(Bytes::MAX);
+    let known = facts.known_for.0 >= memory::WARM_SECONDS.min(facts.policy.history.window.0);
+    let (least, reason) = match least_safe(facts).filter(|_| known) {
+        Some(least) => (least, Reason::MemoryPeak(least)),
+        None => (Bytes::MAX, Reason::MemoryTarget(memory::Reason::Learning)),
+    };
     let keep =
         |to: Option<Bytes>, from: Option<Bytes>| if to < from { to.max(Some(least)).min(from) } else { to };
     let left = Sizes {
@@ -28,5 +34,5 @@ pub fn memory_peak(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         memory_limit: keep(proposal.memory_limit, current.memory_limit),
         ..proposal
     };
-    Ruling::leave(proposal, super::super::bounds::equal_limits(facts.pod, left), Reason::MemoryPeak(least))
+    Ruling::leave(proposal, super::super::bounds::equal_limits(facts.pod, left), reason)
 }

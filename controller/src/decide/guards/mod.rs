@@ -12,7 +12,8 @@
 //! | [`autoscaler`] | moving the request on whose utilisation a HorizontalPodAutoscaler scales |
 //! | [`pressure`] | raising on a node that is short of something |
 //! | [`readiness`] | taking from what is not ready |
-//! | [`memory_peak`] | memory below its recent peak with headroom |
+//! | [`memory_peak`] | memory below its recent peak with headroom, or while that is not known |
+//! | [`killed_again`] | ever more memory for what is killed whatever it gets |
 //! | [`hysteresis`] | changes too small to be worth one |
 //! | [`step`] | steps too large to be safe |
 //! | [`cooldown`] | a change right after another, unless it cannot wait |
@@ -21,6 +22,7 @@
 mod autoscaler;
 mod cooldown;
 mod hysteresis;
+mod killed_again;
 mod memory_peak;
 mod pressure;
 mod rate;
@@ -33,6 +35,7 @@ pub mod under_way;
 pub use autoscaler::autoscaler;
 pub use cooldown::cooldown;
 pub use hysteresis::hysteresis;
+pub use killed_again::killed_again;
 pub use memory_peak::memory_peak;
 pub use pressure::pressure;
 pub use rate::rate;
@@ -42,6 +45,7 @@ pub use step::step;
 pub use support::support;
 pub use under_way::{revert, under_way};
 
+use super::duration::Seconds;
 use super::observation::{Autoscaler, Container, Node, Pod};
 use super::policy::Policy;
 use super::reason::Reason;
@@ -65,8 +69,10 @@ pub struct Facts<'a> {
     pub policy: &'a Policy,
     /// What is remembered of it.
     pub state: &'a ContainerState,
-    /// The autoscaler of its workload.
-    pub autoscaler: Option<&'a Autoscaler>,
+    /// The autoscalers of its workload.
+    pub autoscalers: &'a [&'a Autoscaler],
+    /// For how long it, or the replicas that it is sized by, had been measured at its last reading.
+    pub known_for: Seconds,
     /// Of what it is being hurt for want now.
     pub urgent: Urgent,
 }
@@ -116,7 +122,7 @@ pub type Guard = fn(&Facts<'_>, Sizes) -> Ruling;
 
 /// All of them, in order: what forbids before what delays, and last what counts. What is worth a change is told before a step is
 /// shortened: steps smaller than the hysteresis get there, too.
-pub const ALL: [Guard; 11] = [
+pub const ALL: [Guard; 12] = [
     under_way,
     refused,
     support,
@@ -124,6 +130,7 @@ pub const ALL: [Guard; 11] = [
     pressure,
     readiness,
     memory_peak,
+    killed_again,
     hysteresis,
     step,
     cooldown,

@@ -1,7 +1,7 @@
 //! Checkpoints: what is remembered, as a text that can be stored and read again without loss.
 //!
 //! ```text
-//! loadline-checkpoint 1
+//! loadline-checkpoint 2
 //! 5b3f0a91 {"…": …}          one entry a line: CRC-32 of its JSON, and the JSON
 //! …
 //! end 2                      how many there were
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 /// The version that is written, and the only one that is read. It rises with every change by which an older text would be
 /// read as something else.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const MAGIC: &str = "loadline-checkpoint ";
 const END: &str = "end ";
 
@@ -219,9 +219,9 @@ mod tests {
     fn what_is_no_checkpoint_or_of_another_version_is_refused() {
         assert_eq!(read::<Entry>(b""), Err(CheckpointError::Foreign));
         assert_eq!(read::<Entry>(b"loadline-checkpoint one\nend 0\n"), Err(CheckpointError::Foreign));
-        let error = read::<Entry>(b"loadline-checkpoint 2\nend 0\n").unwrap_err();
-        assert_eq!(error, CheckpointError::Version { found: 2 });
-        assert_eq!(error.to_string(), "the checkpoint has version 2, and only version 1 is read");
+        let error = read::<Entry>(b"loadline-checkpoint 1\nend 0\n").unwrap_err();
+        assert_eq!(error, CheckpointError::Version { found: 1 });
+        assert_eq!(error.to_string(), "the checkpoint has version 1, and only version 2 is read");
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub const RECENT_SECONDS: u64 = SLOTS * SLOT_SECONDS;
 const BUMP: (u64, u64) = (6, 5);
 /// 100 MiB.
 const LEAST_BUMP: Bytes = Bytes(100 << 20);
+/// Kills that are further apart are not of one row.
+const ROW_SECONDS: u64 = 86_400;
+/// For a row of kills it is given so many times what it had before them, or [`ENOUGH`] more, and as much again each day.
+const MOST_TIMES: u64 = 8;
+/// 4 GiB.
+const ENOUGH: Bytes = Bytes(4 << 30);
 
 /// What is remembered of the memory of one container, or of a workload's containers of one name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,21 @@ pub struct Kill {
     pub at: Timestamp,
     /// What it takes not to be killed again for the same, in bytes.
     pub needed_bytes: u64,
+    /// When the first one of this row was.
+    pub first_at: Timestamp,
+    /// What it had then, in bytes.
+    pub first_bytes: u64,
+}
+
+impl Kill {
+    /// What it may have got by `now` for being killed, while the row goes on: who is killed whatever it gets has a leak, and
+    /// would take all that its node has. `None` where it has not been killed for a day.
+    pub fn most(&self, now: Timestamp) -> Option<Bytes> {
+        let days = now.seconds_since(self.first_at) / 86_400;
+        let first = Bytes(self.first_bytes);
+        let a_day = first.scale_up(MOST_TIMES, 1).max(first.saturating_add(ENOUGH));
+        (now.seconds_since(self.at) <= ROW_SECONDS).then(|| a_day.scale_up(1 + days, 1))
+    }
 }
 
 impl MemoryHistory {
@@ -89,7 +110,9 @@ impl MemoryHistory {
         }
         let needed = had.scale_up(BUMP.0, BUMP.1).max(had.saturating_add(LEAST_BUMP)).0;
         let before = self.kill(at, settings).map_or(0, |kill| kill.needed_bytes);
-        self.kill = Some(Kill { at, needed_bytes: needed.max(before) });
+        let row = self.kill.filter(|kill| at.seconds_since(kill.at) <= ROW_SECONDS);
+        let (first_at, first_bytes) = row.map_or((at, had.0), |kill| (kill.first_at, kill.first_bytes));
+        self.kill = Some(Kill { at, needed_bytes: needed.max(before), first_at, first_bytes });
         let number = at.0 / SLOT_SECONDS;
         self.begin_slot(number);
         if number + SLOTS > self.slot {
@@ -152,10 +175,16 @@ impl MemoryHistory {
         self.peaks.merge(&other.peaks);
         // What one replica was killed for, the others need as well.
         self.kill = match (self.kill, other.kill) {
-            (Some(one), Some(other)) => Some(Kill {
-                at: one.at.max(other.at),
-                needed_bytes: one.needed_bytes.max(other.needed_bytes),
-            }),
+            (Some(one), Some(other)) => {
+                let first = |kill: Kill| (kill.first_at, kill.first_bytes);
+                let (first_at, first_bytes) = first(one).min(first(other));
+                Some(Kill {
+                    at: one.at.max(other.at),
+                    needed_bytes: one.needed_bytes.max(other.needed_bytes),
+                    first_at,
+                    first_bytes,
+                })
+            }
             (one, other) => one.or(other),
         };
         // Each replica's hour under way is a peak of its own; the later, then larger one stays under way.

@@ -25,7 +25,7 @@ use crate::decide::units::{Bytes, Timestamp};
 /// Without a percentile in the policy: memory that is short is a kill.
 const PERCENTILE: f64 = 0.99;
 /// Peaks of less than this know nothing of some hours of the day.
-const WARM_SECONDS: u64 = 86_400;
+pub const WARM_SECONDS: u64 = 86_400;
 /// Memory is read less often than CPU; samples older than this say nothing about now.
 const STALE_SECONDS: u64 = 1800;
 
