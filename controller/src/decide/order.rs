@@ -10,13 +10,11 @@ use super::draft::Draft;
 use super::observation::{Observation, PodUid};
 use super::pipeline::priority;
 use super::plan::{Action, Plan};
-use super::pod::{disrupts, growth};
-use super::reason::Reason;
-use super::record::Step;
+use super::pod::{disrupts, growth, undisrupting};
 use super::state::State;
 use super::units::Timestamp;
 
-/// Orders the actions. What would disrupt more than may be is left out, and its containers are told so.
+/// Orders the actions. What would disrupt more than may be is left out of them, and its containers are told so.
 pub(super) fn plan(
     observation: &Observation,
     state: &State,
@@ -29,32 +27,35 @@ pub(super) fn plan(
         by_node.entry(action.node.clone()).or_default().push(action);
     }
     let mut plan = Plan::default();
-    let mut left_out: Vec<(PodUid, Reason)> = Vec::new();
     let mut disruption = Disruption::new(observation, state, now);
+    let place = |action: &Action| {
+        let pod = &observation.pods[&action.uid];
+        let (cpu, memory) = growth(pod, action);
+        let frees = cpu <= 0 && memory <= 0;
+        (!frees, Reverse(priority(observation, pod)), action.uid.clone())
+    };
     for mut actions in by_node.into_values() {
-        actions.sort_by_cached_key(|action| {
-            let pod = &observation.pods[&action.uid];
-            let (cpu, memory) = growth(pod, action);
-            let frees = cpu <= 0 && memory <= 0;
-            (!frees, Reverse(priority(observation, pod)), action.uid.clone())
-        });
+        actions.sort_by_cached_key(place);
+        let (first, mut less) = (plan.actions.len(), false);
         for action in actions {
-            let of_pod = &drafts[of_pod(drafts, &action.uid)];
+            let of_pod = of_pod(drafts, &action.uid);
+            let pod = &observation.pods[&action.uid];
+            let disrupts = disrupts(action.kind, &drafts[of_pod.clone()]);
+            if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) {
+                less = true;
+                plan.actions.extend(undisrupting(observation, &action, &reason, of_pod, drafts));
+                continue;
+            }
             // Only what nothing else holds takes of what may be disrupted.
-            if let Some(disrupts) = disrupts(action.kind, of_pod) {
-                let pod = &observation.pods[&action.uid];
-                if let Some(reason) = disruption.refusal(pod, disrupts) {
-                    left_out.push((action.uid, reason));
-                    continue;
-                }
+            if disrupts.is_some() {
                 disruption.take(pod);
             }
             plan.actions.push(action);
         }
-    }
-    for (uid, reason) in left_out {
-        let of_pod = of_pod(drafts, &uid);
-        drafts[of_pod].iter_mut().for_each(|draft| draft.hold(Step::Plan, reason.clone()));
+        if less {
+            // What is left of an action may take what the whole of it freed.
+            plan.actions[first..].sort_by_cached_key(place);
+        }
     }
     plan
 }

@@ -1,12 +1,13 @@
 //! What concerns a pod as a whole: its class, the LimitRange of pods, disruption, and the one action for all of its containers.
 
 use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
 
 use super::bounds;
 use super::disruption::{Disruption, Disrupts};
 use super::draft::Draft;
 use super::guards::support;
-use super::observation::{Observation, Pod, PodUid, Qos};
+use super::observation::{ContainerKind, Observation, Pod, PodUid, Qos};
 use super::plan::{Action, ActionKind, Change};
 use super::reason::Reason;
 use super::record::Step;
@@ -47,38 +48,66 @@ pub(super) fn actions(
     for (uid, indices) in by_pod {
         let pod = &observation.pods[uid];
         let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
-        let Some(first) = changing.first() else { continue };
-        let node = drafts[*first].node_name.to_owned();
-        let kind = how(&changing, drafts);
-        check_disruption(pod, kind, &changing, drafts, &disruption);
-        // Last, of what is left by everything else: these look at all containers together.
-        check_class(pod, &indices, drafts);
-        check_limit_ranges(observation, pod, &indices, drafts);
-        let changing: Vec<usize> = indices.into_iter().filter(|index| drafts[*index].changes()).collect();
-        if kind == ActionKind::Recreate {
-            changing.iter().for_each(|index| drafts[*index].outcome = Some(Reason::Recreated));
-        }
-        if changing.is_empty() || !changing.iter().all(|index| drafts[*index].is_done()) {
+        if changing.is_empty() {
             continue;
         }
-        let containers = changing
-            .iter()
-            .map(|index| {
-                let draft = &drafts[*index];
-                (draft.place.name.to_owned(), Change { from: draft.current(), to: draft.sizes })
-            })
-            .collect();
-        actions.push(Action {
-            node,
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            uid: uid.clone(),
-            resource_version: pod.resource_version.clone(),
-            kind,
-            containers,
-        });
+        let kind = how(&changing, drafts);
+        let disrupts = disrupts(kind, changing.iter().map(|index| &drafts[*index]));
+        // Held whatever the plan does to others.
+        if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) {
+            hold_what_disrupts(kind, &changing, drafts, &reason);
+        }
+        actions.extend(action(observation, uid, kind, &indices, drafts));
     }
     actions
+}
+
+/// What is left of an action that must not disrupt its pod, if anything is: what takes no restart.
+pub(super) fn undisrupting(
+    observation: &Observation,
+    refused: &Action,
+    reason: &Reason,
+    of_pod: Range<usize>,
+    drafts: &mut [Draft<'_>],
+) -> Option<Action> {
+    let indices: Vec<usize> = of_pod.collect();
+    let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
+    hold_what_disrupts(refused.kind, &changing, drafts, reason);
+    action(observation, &refused.uid, refused.kind, &indices, drafts)
+}
+
+/// The action of what is left for a pod, when what looks at all of its containers together has been looked at.
+fn action(
+    observation: &Observation,
+    uid: &PodUid,
+    kind: ActionKind,
+    indices: &[usize],
+    drafts: &mut [Draft<'_>],
+) -> Option<Action> {
+    let pod = &observation.pods[uid];
+    check_class(pod, indices, drafts);
+    check_limit_ranges(observation, pod, indices, drafts);
+    let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
+    if kind == ActionKind::Recreate {
+        changing.iter().for_each(|index| drafts[*index].outcome = Some(Reason::Recreated));
+    }
+    let node = drafts[*changing.first()?].node_name.to_owned();
+    if !changing.iter().all(|index| drafts[*index].is_done()) {
+        return None;
+    }
+    let change = |index: &usize| {
+        let draft = &drafts[*index];
+        (draft.place.name.to_owned(), Change { from: draft.current(), to: draft.sizes })
+    };
+    Some(Action {
+        node,
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: uid.clone(),
+        resource_version: pod.resource_version.clone(),
+        kind,
+        containers: changing.iter().map(change).collect(),
+    })
 }
 
 /// What the pod's containers would have.
@@ -153,17 +182,32 @@ fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], d
         let after = sizes_after(pod, indices, drafts);
         let broken = Resource::ALL.into_iter().any(|resource| {
             let (min, max, _) = range.pod.of(resource);
-            let (mut requests, mut limits) = (0u64, 0u64);
-            for (request, limit) in after.values().map(|sizes| sizes.pair(resource)) {
-                requests = requests.saturating_add(request.unwrap_or(0));
-                limits = limits.saturating_add(limit.unwrap_or(0));
-            }
-            min.is_some_and(|min| requests < min) || max.is_some_and(|max| requests.max(limits) > max)
+            let requests = together(pod, &after, |sizes| sizes.pair(resource).0);
+            let limits = together(pod, &after, |sizes| sizes.pair(resource).1);
+            min.is_some_and(|min| *requests.start() < min)
+                || max.is_some_and(|max| *requests.end().max(limits.end()) > max)
         });
         if broken {
             hold_all(indices, drafts, &Reason::LimitRange(range.name.clone()));
         }
     }
+}
+
+/// What a pod's containers come to together, as admission counts it: the containers that stay, or, if that is more, an init container
+/// and the sidecars that were started before it. Which those are is not known here: it may be none or all.
+fn together(
+    pod: &Pod,
+    sizes: &BTreeMap<String, Sizes>,
+    size: impl Fn(&Sizes) -> Option<u64>,
+) -> RangeInclusive<u64> {
+    let of = |kind: ContainerKind| {
+        let those = pod.containers.iter().filter(move |(_, container)| container.kind == kind);
+        those.map(|(name, _)| size(&sizes[name]).unwrap_or(0))
+    };
+    let sum = |kind| of(kind).fold(0, u64::saturating_add);
+    let (apps, beside) = (sum(ContainerKind::App), sum(ContainerKind::Sidecar));
+    let init = of(ContainerKind::Init).max().unwrap_or(0);
+    apps.saturating_add(beside).max(init)..=apps.max(init).saturating_add(beside)
 }
 
 /// How the pod is changed.
@@ -192,18 +236,10 @@ pub(super) fn disrupts<'a, 'b: 'a>(
     }
 }
 
-/// Holds what disrupts a pod that may not be disrupted now, whatever the plan does to others.
-fn check_disruption(
-    pod: &Pod,
-    kind: ActionKind,
-    changing: &[usize],
-    drafts: &mut [Draft<'_>],
-    disruption: &Disruption<'_>,
-) {
-    let disrupts = disrupts(kind, changing.iter().map(|index| &drafts[*index]));
-    let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) else { return };
+/// Holds what disrupts a pod: all of it where that is evicted, else the resources whose change restarts a container.
+fn hold_what_disrupts(kind: ActionKind, changing: &[usize], drafts: &mut [Draft<'_>], reason: &Reason) {
     if kind == ActionKind::Recreate {
-        hold_all(changing, drafts, &reason);
+        hold_all(changing, drafts, reason);
     }
     for index in changing {
         let draft = &mut drafts[*index];

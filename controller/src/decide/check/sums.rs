@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Check, Violation};
-use crate::decide::observation::{Container, ContainerKind, Phase, Pod, Qos, ResizeState};
+use crate::decide::observation::{ContainerKind, Phase, Pod, Qos, ResizeState};
 use crate::decide::plan::{Action, Plan};
 use crate::decide::sizes::{Resource, Sizes};
 
@@ -12,16 +12,24 @@ impl Check<'_> {
         for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
             for resource in Resource::ALL {
                 let (min, max, _) = range.pod.of(resource);
-                let sum = |limits: bool| -> u64 {
-                    let of = |(name, container): (&String, &Container)| {
+                // Least and most, by how many of the sidecars were there already when the largest init container ran.
+                let sum = |limits: bool| -> (u64, u64) {
+                    let (mut together, mut alone, mut beside) = (0u64, 0, 0u64);
+                    for (name, container) in &pod.containers {
                         let sizes = action.containers.get(name).map_or(container.desired, |change| change.to);
                         let (request, limit) = sizes.pair(resource);
-                        (if limits { limit } else { request }).unwrap_or(0)
-                    };
-                    pod.containers.iter().map(of).fold(0, u64::saturating_add)
+                        let size = (if limits { limit } else { request }).unwrap_or(0);
+                        match container.kind {
+                            ContainerKind::App => together = together.saturating_add(size),
+                            ContainerKind::Sidecar => beside = beside.saturating_add(size),
+                            ContainerKind::Init => alone = size.max(alone),
+                        }
+                    }
+                    let least = together.saturating_add(beside).max(alone);
+                    (least, together.max(alone).saturating_add(beside))
                 };
-                let holds = min.is_none_or(|min| sum(false) >= min)
-                    && max.is_none_or(|max| sum(false).max(sum(true)) <= max);
+                let holds = min.is_none_or(|min| sum(false).0 >= min)
+                    && max.is_none_or(|max| sum(false).1.max(sum(true).1) <= max);
                 self.require(action, "", holds, Violation::LimitRange);
             }
         }
