@@ -19,8 +19,8 @@ use crate::buckets;
 use crate::histogram::{CoarseHistogram, LatencyHistogram, WentBack};
 use crate::resources::{Limits, Memory, MemoryEvents, Pressure};
 use crate::snapshot::{
-    Cause, Causes, CgroupCounters, CgroupId, Counters, Cycles, Losses, Presence, Snapshot, Throttling, Unmet,
-    merge_known,
+    Cause, Causes, CgroupCounters, CgroupId, Counters, Cycles, Durations, Losses, Presence, Snapshot,
+    Throttling, Unmet, merge_known,
 };
 
 /// Two snapshots between which there is no window.
@@ -250,8 +250,29 @@ impl Window {
         (self.length_ns != 0).then(|| ns as f64 / self.length_ns as f64)
     }
 
-    fn is_empty(&self) -> bool {
-        self.latency.is_empty() && self.causes.total() == 0 && self.usage_ns == 0
+    /// Whether anything was counted, whatever it is. Time that passed, limits and memory are not counts.
+    pub fn has_counted(&self) -> bool {
+        let Self {
+            case, length_ns, limits, memory, unmet, cycles, throttling, memory_events, pressure, ..
+        } = self;
+        let durations = match throttling.durations {
+            Durations::Counted(_) => Durations::default(),
+            Durations::HooksUnavailable => Durations::HooksUnavailable,
+        };
+        // Everything else of a window is a count: also what may be added to it.
+        let nothing = Self {
+            case: *case,
+            length_ns: *length_ns,
+            limits: *limits,
+            memory: *memory,
+            unmet: unmet.map(|_| Unmet::default()),
+            cycles: cycles.map(|_| Cycles::default()),
+            throttling: Throttling { durations, ..Throttling::default() },
+            memory_events: memory_events.map(|_| MemoryEvents::default()),
+            pressure: pressure.map(|_| Pressure::default()),
+            ..Self::default()
+        };
+        *self != nothing
     }
 }
 
@@ -370,7 +391,7 @@ impl Span {
             ..Window::new(case, self.length_ns(later.since_ns), counted, self.throttle_hooks)
         };
         let gone_before = earlier.is_some_and(|earlier| earlier.presence == Presence::Removed);
-        (!gone_before || !window.is_empty()).then_some(window)
+        (!gone_before || window.has_counted()).then_some(window)
     }
 
     /// The window of everything without a slot; with `throttled` some of it may have been, without anybody having
@@ -399,7 +420,6 @@ mod tests {
     use super::*;
     use crate::abi::{self, CAUSES, PACES};
     use crate::buckets::{BUCKETS, OCTAVES, bucket, octave};
-    use crate::snapshot::Durations;
     use crate::throttle::DURATIONS;
     use proptest::prelude::*;
 
@@ -550,6 +570,18 @@ mod tests {
             let c = snapshot(3 * SECOND, [(ONE, cgroup(presence, since_ns, end))]);
             let window = |earlier, later| Windows::between(earlier, later).unwrap().cgroups[&ONE].clone();
             prop_assert_eq!(window(&a, &b).then(&window(&b, &c)), window(&a, &c));
+        }
+
+        #[test]
+        fn what_comes_after_the_removal_has_a_window_whatever_it_is(before in events(), after in events()) {
+            let removed = |events: &[Event]| cgroup(Presence::Removed, 0, counted(events));
+            let (last, later) = (removed(&before), removed(&[before, after.clone()].concat()));
+            let came = last != later;
+            let windows =
+                Windows::between(&snapshot(SECOND, [(ONE, last)]), &snapshot(2 * SECOND, [(ONE, later)]));
+            let windows = windows.unwrap().cgroups;
+            let expected = Window::new(Case::Vanished, SECOND, counted(&after), true);
+            prop_assert_eq!(windows.get(&ONE), came.then_some(&expected));
         }
 
         #[test]

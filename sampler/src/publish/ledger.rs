@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sampler_common::identity::{Container, Identity, Owner};
-use sampler_common::snapshot::{CgroupCounters, CgroupId, Durations, Snapshot};
+use sampler_common::snapshot::{CgroupCounters, CgroupId, Snapshot};
 use sampler_common::window::{Case, Window, Windows};
 
 /// A series of a container that is gone is there for at least so long, on the clock of the snapshots: longer than the
@@ -122,7 +122,7 @@ impl Series {
     fn add(&mut self, window: &Window, turn: u64) {
         let window = without_neighbors(window);
         // Most that are removed have done nothing since the last look: what was scraped by then is all.
-        if window.case != Case::Vanished || has_counted(&window) || self.grown == 0 {
+        if window.case != Case::Vanished || window.has_counted() || self.grown == 0 {
             self.grown = turn;
         }
         self.total = std::mem::take(&mut self.total).then(&window);
@@ -344,16 +344,6 @@ impl Ledger {
 /// A window to be added up or kept: sums need no neighbours, and on a crowded node there are many.
 fn without_neighbors(window: &Window) -> Window {
     Window { neighbors: Vec::new(), ..window.clone() }
-}
-
-/// Whether anything of what is counted was.
-fn has_counted(window: &Window) -> bool {
-    let throttles = match &window.throttling.durations {
-        Durations::Counted(durations) => durations.iter().any(|count| *count != 0),
-        Durations::HooksUnavailable => false,
-    };
-    let kills = window.memory_events.is_some_and(|events| events.oom_kill != 0);
-    throttles || kills || !window.latency.is_empty() || window.usage_ns != 0 || window.throttling.throttled()
 }
 
 fn add_cgroup(series: &mut Series, cgroup: &CgroupCounters, window: &Window, turn: u64) {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sampler_common::identity::Names;
-use sampler_common::snapshot::{Counters, Presence};
+use sampler_common::snapshot::{Counters, Durations, Presence};
 
 use super::*;
 
@@ -156,6 +156,28 @@ fn threads_that_exit_after_their_cgroup_was_removed_are_counted_and_scraped() {
     fed.feed(70, [(1, removed(cgroup("a", 5)))]);
     fed.feed(100, []);
     assert_eq!(fed.shown(), of([("a", 5)]));
+}
+
+#[test]
+fn a_kill_and_a_throttle_that_are_told_after_the_removal_are_published_once() {
+    let mut late = cgroup("a", 4);
+    late.counters.memory_events.get_or_insert_default().oom_kill = 1;
+    let mut later = late.clone();
+    let mut durations = [0; sampler_common::throttle::DURATIONS];
+    durations[5] = 1;
+    later.counters.throttling.durations = Durations::Counted(durations);
+    let mut fed = Fed::new(10);
+    fed.feed(1, [(1, removed(cgroup("a", 4)))]);
+    fed.scrape();
+    for (second, cgroup) in [(60, late), (65, later.clone()), (70, later)] {
+        fed.feed(second, [(1, removed(cgroup))]);
+    }
+    fed.feed(100, []);
+    let (series, _) = fed.ledger.series();
+    let total = &series[0].total;
+    assert_eq!(series[0].labels.container, "a", "what came is not scraped");
+    assert_eq!(total.memory_events.map(|events| events.oom_kill), Some(1));
+    assert_eq!(total.throttling.durations, Durations::Counted(durations));
 }
 
 #[test]
