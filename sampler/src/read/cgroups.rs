@@ -10,6 +10,7 @@ use sampler_common::snapshot::{CgroupId, Losses};
 
 use super::events::Event;
 use super::files::{CpuUse, Pass, Resources, SinceSeen};
+use super::oom_kills::OomKills;
 use crate::cgroup::layout::Layout;
 use crate::cgroup::path::{Class, classify, counts_as_system};
 use crate::cgroup::surroundings::Surroundings;
@@ -28,7 +29,9 @@ pub struct Cgroups {
     paths_cut: u64,
     files_unread: u64,
     uses_missed: u64,
-    /// Kills in cgroups of which nothing is known.
+    /// Of each kill the cgroup, as long as it is not known for which one it counts.
+    unplaced_oom_kills: Vec<CgroupId>,
+    /// Kills in cgroups of which nothing can be known any more.
     nameless_oom_kills: u64,
 }
 
@@ -44,9 +47,10 @@ struct Cgroup {
     memory_events: SinceSeen<MemoryEvents>,
     pressure: SinceSeen<Pressure>,
     resources_read: bool,
-    /// Processes of it and of what lies within it as a container that were killed for want of memory, as the kernel told
-    /// it at once.
-    oom_kills: u64,
+    /// Of its processes and, where it is a container, of those of what lies within it.
+    oom_kills: OomKills,
+    /// It has had a row, and was gone when that was dropped.
+    had_row: bool,
     /// It was gone before they could be read once, and that has been counted.
     use_missed: bool,
 }
@@ -61,6 +65,7 @@ impl Cgroups {
             paths_cut: 0,
             files_unread: 0,
             uses_missed: 0,
+            unplaced_oom_kills: Vec::new(),
             nameless_oom_kills: 0,
         };
         for node in tree::walk(cgroups.layout.rows_root())?.nodes {
@@ -74,27 +79,38 @@ impl Cgroups {
         match event {
             Event::Made(id, path) => {
                 self.paths_cut += u64::from(path.is_none());
-                self.known.insert(id, Cgroup::at(path, true));
+                // A look at the whole tree may have found it first, and counts may have been read since.
+                let cgroup = self.known.entry(id).or_insert_with(|| Cgroup::at(None, true));
+                if let (None, Some(path)) = (&cgroup.path, path) {
+                    cgroup.name(path);
+                }
             }
             Event::Removed(id) => {
                 if let Some(cgroup) = self.known.get_mut(&id) {
                     cgroup.removed_ns = Some(now_ns);
                 }
             }
-            Event::OomKill(id) => {
-                let whole = self.whole(id);
-                let known = self.known.get_mut(&whole).map(|cgroup| &mut cgroup.oom_kills);
-                *known.unwrap_or(&mut self.nameless_oom_kills) += 1;
-            }
+            Event::OomKill(id) => match self.place(id) {
+                Some(whole) => self.tell_oom_kill(whole),
+                None => self.unplaced_oom_kills.push(id),
+            },
+        }
+    }
+
+    fn tell_oom_kill(&mut self, id: CgroupId) {
+        match self.known.get_mut(&id) {
+            Some(cgroup) => cgroup.oom_kills.tell(),
+            None => self.nameless_oom_kills += 1,
         }
     }
 
     /// Looks at the whole tree again if events have been lost since the last time, paths were cut off, or one of
-    /// `counted` is unknown: `lost` is how many events have been lost so far.
+    /// `counted` is unknown, or one in which somebody was killed: `lost` is how many events have been lost so far.
     pub fn catch_up(&mut self, lost: u64, counted: impl Iterator<Item = CgroupId>, now_ns: u64) {
         let unknown: Vec<_> = counted.filter(|id| !self.known.contains_key(id)).collect();
         let nameless = self.known.values().any(|cgroup| cgroup.path.is_none() && !cgroup.is_removed());
-        if lost == self.events_lost && !nameless && unknown.is_empty() {
+        let unplaced = !self.unplaced_oom_kills.is_empty();
+        if lost == self.events_lost && !nameless && !unplaced && unknown.is_empty() {
             return;
         }
         // A root that cannot be read now is looked at again the next time.
@@ -129,6 +145,10 @@ impl Cgroups {
                 let gone = || Cgroup { removed_ns: Some(now_ns), ..Cgroup::at(None, true) };
                 self.known.entry(id).or_insert_with(gone);
             }
+        }
+        // Not before: `memory.events` of one that was found only now has these kills too.
+        for id in std::mem::take(&mut self.unplaced_oom_kills) {
+            self.tell_oom_kill(self.whole(id));
         }
     }
 
@@ -172,7 +192,12 @@ impl Cgroups {
                 continue;
             };
             cgroup.resources_read = true;
-            let memory_events = now.memory_events.map(|now| cgroup.memory_events.grown_to(now, cgroup.new));
+            let memory_events = now.memory_events.map(|now| {
+                let grown = cgroup.memory_events.grown_to(now, cgroup.new);
+                cgroup.oom_kills.read(grown.oom_kill);
+                // They are told by whoever counts them.
+                MemoryEvents { oom_kill: 0, ..grown }
+            });
             let pressure = now.pressure.map(|now| cgroup.pressure.grown_to(now, cgroup.new));
             all.push((id, Resources { memory_events, pressure, ..now }));
         }
@@ -180,29 +205,21 @@ impl Cgroups {
         all
     }
 
-    /// The OOM kills of each cgroup that is counted, since the reader first saw it.
-    pub fn oom_kills(&self) -> impl Iterator<Item = (CgroupId, u64)> {
-        self.known
-            .iter()
-            .filter(|(_, cgroup)| cgroup.oom_kills != 0)
-            .map(|(id, cgroup)| (*id, cgroup.oom_kills))
-    }
-
-    /// Takes the OOM kills of those that are gone and are not `counted`: they had no slot.
-    pub fn take_oom_kills(&mut self, counted: impl Fn(CgroupId) -> bool) -> u64 {
-        let mut kills = std::mem::take(&mut self.nameless_oom_kills);
-        for (id, cgroup) in &mut self.known {
-            if cgroup.is_removed() && !counted(*id) {
-                kills += std::mem::take(&mut cgroup.oom_kills);
-            }
-        }
-        kills
+    /// Takes the OOM kills that have come to be known since the last time: each with the cgroup for which it counts, if that
+    /// is `counted` or was until it was gone. Those of all who have no row are counted together.
+    pub fn take_oom_kills(&mut self, counted: impl Fn(CgroupId) -> bool) -> Vec<(Option<CgroupId>, u64)> {
+        let nameless = (None, std::mem::take(&mut self.nameless_oom_kills));
+        let known = self.known.iter_mut().map(|(id, cgroup)| {
+            let of_its_own = cgroup.had_row || counted(*id);
+            (of_its_own.then_some(*id), cgroup.oom_kills.take())
+        });
+        known.chain([nameless]).filter(|(_, kills)| *kills != 0).collect()
     }
 
     /// What was counted of a cgroup has been in its last snapshot.
     pub fn counted_out(&mut self, id: CgroupId) {
         if let Some(cgroup) = self.known.get_mut(&id) {
-            cgroup.oom_kills = 0;
+            cgroup.had_row = true;
         }
     }
 
@@ -228,13 +245,17 @@ impl Cgroups {
 
     /// The container or unit that a cgroup lies within, or is; itself where there is none, or it is not known.
     pub fn whole(&self, id: CgroupId) -> CgroupId {
-        let Some(cgroup) = self.known.get(&id) else { return id };
-        let root = cgroup.class.root();
-        if root.is_none() || root == cgroup.path.as_deref() {
-            return id;
-        }
-        let whole = self.known.iter().find(|(_, whole)| !whole.is_removed() && whole.path.as_deref() == root);
-        whole.map_or(id, |(id, _)| *id)
+        self.place(id).unwrap_or(id)
+    }
+
+    /// The same; `None` where it is not known.
+    fn place(&self, id: CgroupId) -> Option<CgroupId> {
+        let cgroup = self.known.get(&id)?;
+        let path = cgroup.path.as_deref()?;
+        let Some(root) = cgroup.class.root().filter(|root| *root != path) else { return Some(id) };
+        let whole =
+            self.known.iter().find(|(_, whole)| !whole.is_removed() && whole.path.as_deref() == Some(root));
+        whole.map(|(id, _)| *id)
     }
 
     /// Path of a cgroup below the root.
@@ -291,7 +312,8 @@ impl Cgroup {
             memory_events: SinceSeen::default(),
             pressure: SinceSeen::default(),
             resources_read: false,
-            oom_kills: 0,
+            oom_kills: OomKills::default(),
+            had_row: false,
             use_missed: false,
         };
         if let Some(path) = path {
@@ -319,3 +341,6 @@ impl Cgroup {
         self.path = Some(path);
     }
 }
+
+#[cfg(test)]
+mod tests;

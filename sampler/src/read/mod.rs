@@ -3,6 +3,7 @@
 pub mod cgroups;
 pub mod events;
 pub mod files;
+pub mod oom_kills;
 pub mod reader;
 pub mod rows;
 pub mod slots;

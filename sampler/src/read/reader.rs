@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use sampler_common::abi::{OTHER, Slot};
+use sampler_common::resources::MemoryEvents;
 use sampler_common::snapshot::{CgroupCounters, CgroupId, Counters, Durations, Losses, Presence, Snapshot};
 use sampler_common::throttle::DURATIONS;
 use thiserror::Error;
@@ -323,25 +324,23 @@ impl Reader {
             // What could not be had this time is what it was: counters do not go back.
             cgroup.memory = memory.or(cgroup.memory);
             let counters = &mut cgroup.counters;
-            counters.memory_events = memory_events.or(counters.memory_events);
+            if let Some(events) = memory_events {
+                let oom_kill = counters.memory_events.map_or(0, |events| events.oom_kill);
+                counters.memory_events = Some(MemoryEvents { oom_kill, ..events });
+            }
             counters.pressure = pressure.or(counters.pressure);
         }
     }
 
-    /// Adds kills for want of memory, of which the kernel tells at once: `memory.events` does so only of those who are still
-    /// there when it is read. Both count the same kills, each perhaps without some, so the larger figure is nearer. The kernel
-    /// may choose a process that is about to exit anyway: that one `memory.events` leaves out.
+    /// Adds kills for want of memory: to who has a row, or had one until it was gone, and those of all others together.
     fn count_oom_kills(&mut self) {
-        for (id, kills) in self.cgroups.oom_kills() {
-            if let Some(cgroup) = self.counted.get_mut(&id) {
-                let events = cgroup.counters.memory_events.get_or_insert_default();
-                events.oom_kill = events.oom_kill.max(kills);
-            }
-        }
-        let counted = &self.counted;
-        let kills = self.cgroups.take_oom_kills(|id| counted.contains_key(&id));
-        if kills != 0 {
-            self.other.memory_events.get_or_insert_default().oom_kill += kills;
+        let (counted, looked_ns) = (&self.counted, self.looked_ns);
+        for (id, kills) in self.cgroups.take_oom_kills(|id| counted.contains_key(&id)) {
+            let counters = match id {
+                Some(id) => &mut self.counted.entry(id).or_insert_with(|| unseen_until(looked_ns)).counters,
+                None => &mut self.other,
+            };
+            counters.memory_events.get_or_insert_default().oom_kill += kills;
         }
     }
 
