@@ -9,6 +9,8 @@
 //!
 //! * What is retired is there until nothing of the workload has been seen for a window's length, and for a day at least
 //!   ([`Workloads::forget`]). A gap, a rollout or a controller that was away for an hour wipes nothing.
+//! * Of workloads that have no replicas any more those that went last are remembered, [`MOST_GONE`] of them and some 20 MB: Jobs with
+//!   a name of their own for each run come and go by the thousand, and none of them comes back.
 //! * A replica that is retired twice, as after a restart of the controller that undid the first time, counts twice in
 //!   percentiles and not at all in the last hours; it is the caller who retires once.
 
@@ -23,6 +25,10 @@ use crate::decide::units::Timestamp;
 
 /// For so long at least a workload without replicas is remembered, be the window ever so short.
 pub const LEAST: Seconds = Seconds(86_400);
+/// So many workloads of which no replica is there are remembered.
+pub const MOST_GONE: usize = 10_000;
+/// Of which none has been seen for so long, none is there.
+const ABSENT: Seconds = Seconds(3600);
 
 /// What is remembered of CPU and memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,10 +104,20 @@ impl<W: Ord + Clone> Workloads<W> {
         }
     }
 
-    /// Forgets workloads that have not been there for the length of their window, a day at least.
+    /// Forgets workloads that have not been there for the length of their window, a day at least; and of those that are not there the
+    /// ones that went first, where they are more than [`MOST_GONE`].
     pub fn forget(&mut self, now: Timestamp) {
         let window = |gone: &Gone| gone.remembered.cpu.window().max(LEAST);
         self.gone.retain(|_, gone| now.seconds_since(gone.seen) <= window(gone).0);
+        let is_absent = |gone: &Gone| now.seconds_since(gone.seen) >= ABSENT.0;
+        let absent = self.gone.iter().filter(|(_, gone)| is_absent(gone));
+        let mut absent: Vec<_> = absent.map(|(workload, gone)| (gone.seen, workload)).collect();
+        let Some(too_many) = absent.len().checked_sub(MOST_GONE).filter(|too_many| *too_many > 0) else {
+            return;
+        };
+        let (_, last, _) = absent.select_nth_unstable(too_many - 1);
+        let (seen, workload) = (last.0, last.1.clone());
+        self.gone.retain(|other, gone| !is_absent(gone) || (gone.seen, other) > (seen, &workload));
     }
 
     /// What is remembered of those that are gone.
@@ -212,6 +228,24 @@ mod tests {
         assert!(!workloads.is_empty());
         workloads.forget(end.plus_seconds(DAY + 1));
         assert!(workloads.is_empty());
+    }
+
+    #[test]
+    fn of_too_many_that_went_those_that_went_first_are_forgotten() {
+        let (cpu, memory) = replica_with(1.0, Seconds(8 * DAY));
+        let end = Timestamp(START + 2 * DAY);
+        let mut workloads = Workloads::default();
+        // One of which a replica is there went before all others.
+        workloads.retire("deployment".to_owned(), &cpu, &memory, Timestamp(end.0 - DAY));
+        for job in 0..MOST_GONE as u64 + 100 {
+            workloads.retire(format!("job-{job:06}"), &cpu, &memory, Timestamp(end.0 - DAY + job / 2));
+        }
+        workloads.seen(&"deployment".to_owned(), end);
+        workloads.forget(end);
+        assert_eq!(workloads.len(), MOST_GONE + 1);
+        assert!(workloads.get(&"deployment".to_owned()).is_some());
+        assert!(workloads.get(&"job-000099".to_owned()).is_none());
+        assert!(workloads.get(&"job-000100".to_owned()).is_some());
     }
 
     #[test]
