@@ -43,6 +43,8 @@ struct World {
     born: fn(Sizes, Sizes) -> Sizes,
     /// How many pods have been made anew.
     recreated: u64,
+    /// Whether what is asked for gets lost on its way.
+    lost: bool,
     /// What each container uses: cores and MiB.
     uses: (f64, u64),
     /// Whether anybody tells that.
@@ -127,6 +129,7 @@ impl World {
             answer,
             born: |before, _| before,
             recreated: 0,
+            lost: false,
             uses,
             measured: true,
             ahead: 0,
@@ -168,6 +171,9 @@ impl World {
         for action in &plan.actions {
             let Change { from, to } = action.containers["app"];
             self.asked.push((self.minute(), action.kind, to));
+            if self.lost {
+                continue;
+            }
             if action.kind == ActionKind::Recreate {
                 self.recreated += 1;
                 let name = format!("again-{}", self.recreated);
@@ -287,6 +293,30 @@ fn once_the_node_has_more_to_give_it_is_asked_at_once() {
 }
 
 #[test]
+fn what_was_deferred_is_asked_for_again_once_others_have_made_room() {
+    let has = sizes(500, 256);
+    let later = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Later } else { Said::Yes };
+    let mut world = World::new(policy(), has, (2.0, 200), later);
+    let mut large = pod("large", sizes(8000, 256), world.now);
+    large.namespace = "bank".into();
+    let name = PodUid("z-large".into());
+    world.observation.pods.insert(name.clone(), large.clone());
+    world.steps(12 * 60);
+    let asks = world.asks(Resource::Cpu, &has).len();
+    let rise = world.asked.iter().map(|(.., to)| to.cpu().0).max().unwrap() - 500;
+    world.answer = |_, _| Said::Yes;
+    // Less than it was to get says nothing.
+    let mut smaller = large;
+    for (milli, more) in [(8000 - rise / 2, 0), (8000 - rise, 1)] {
+        smaller.containers = pod("large", sizes(milli, 256), world.now).containers;
+        world.observation.pods.insert(name.clone(), smaller.clone());
+        world.steps(2);
+        assert_eq!(world.asks(Resource::Cpu, &has).len(), asks + more, "{milli}m: {:?}", world.asked);
+    }
+    assert!(world.container().allocated.unwrap().cpu() > MilliCpu(2_000));
+}
+
+#[test]
 fn a_controller_that_remembers_nothing_takes_back_what_is_deferred_too_long() {
     let has = sizes(500, 256);
     let later = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Later } else { Said::Yes };
@@ -342,6 +372,22 @@ fn a_workload_whose_pods_come_back_as_they_were_is_made_anew_ever_more_rarely() 
     }
     assert!((5..=8).contains(&world.recreated), "{} pods: {:?}", world.recreated, world.asked);
     assert_eq!(told, "RecreatedInVain");
+}
+
+#[test]
+fn an_eviction_that_did_not_happen_does_not_count() {
+    let mut world = on_an_old_node(|_, planned| planned);
+    world.lost = true;
+    world.steps(60);
+    // Tried again every ten minutes, and not ever more rarely: nothing came of it in vain.
+    let asks: Vec<_> = world.asked.iter().map(|(minute, ..)| *minute).collect();
+    assert!(asks.windows(2).all(|pair| pair[1] - pair[0] == 10) && asks.len() >= 5, "{asks:?}");
+    let told = world.step().last().unwrap().reason.name();
+    assert_eq!(told, "EvictionPending");
+    // Once they get there, they count, one after the other.
+    world.lost = false;
+    world.steps(60);
+    assert_eq!(world.recreated, 3, "{:?}", world.asked);
 }
 
 #[test]

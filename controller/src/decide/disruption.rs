@@ -4,6 +4,9 @@
 //! A pod that is evicted to be made anew is born with its template's sizes, unless something gives it others at birth. Where
 //! nothing does, evicting the next one is no use: a workload whose pods come back as they were is left alone for a time that
 //! doubles each time, from [`FIRST`] to [`LONGEST`] ([`Recreation`]).
+//!
+//! An eviction counts once its pod is seen to go. One that is planned and not seen, since the plan was not executed or the API server
+//! said no, is forgotten after [`FIRST`], and may be planned again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Seconds;
 use super::guards::refused::{FIRST, LONGEST};
-use super::observation::{Observation, Phase, Pod};
+use super::observation::{Observation, Phase, Pod, PodUid};
 use super::plan::{Action, Change};
 use super::reason::Reason;
 use super::scope::WorkloadKind;
@@ -20,17 +23,34 @@ use super::sizes::Resource;
 use super::state::{Owner, State};
 use super::units::Timestamp;
 
-/// What came of the last pod of a workload that was evicted to be made anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What came of evicting pods of a workload to be made anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recreation {
-    /// When it was evicted.
+    /// The eviction that was planned, and has not been seen to happen.
+    planned: Option<Planned>,
+    /// The last one that happened.
+    last: Option<Evicted>,
+}
+
+/// An eviction that was planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Planned {
+    /// Of which pod.
+    uid: PodUid,
+    /// When.
     at: Timestamp,
-    /// How often in a row that was to no avail, this time included, as far as is known.
-    times: u32,
     /// Between two evictions of its workload that are of use.
     cooldown: Seconds,
     /// What its containers had and were to get.
     changes: BTreeMap<String, Change>,
+}
+
+/// An eviction that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Evicted {
+    planned: Planned,
+    /// How often in a row that was to no avail, this time included, as far as is known.
+    times: u32,
     /// What the next pod had when it was first seen.
     born: Option<Born>,
 }
@@ -45,19 +65,54 @@ enum Born {
 }
 
 impl Recreation {
-    /// A pod is evicted, after the `last` of its workload.
-    pub(super) fn of(action: &Action, last: Option<&Self>, cooldown: Seconds, now: Timestamp) -> Self {
-        let in_vain = last.filter(|last| last.born != Some(Born::AsPlanned));
-        let times = in_vain.map_or(1, |last| last.times.saturating_add(1));
-        Self { at: now, times, cooldown, changes: action.containers.clone(), born: None }
+    /// A pod is to be evicted.
+    pub(super) fn plan(&mut self, action: &Action, cooldown: Seconds, now: Timestamp) {
+        let (uid, changes) = (action.uid.clone(), action.containers.clone());
+        self.planned = Some(Planned { uid, at: now, cooldown, changes });
+    }
+
+    /// Whether what was planned has happened: its pod goes or is gone.
+    pub(super) fn look(&mut self, observation: &Observation, now: Timestamp) {
+        let Some(planned) = &self.planned else { return };
+        let over = |pod: &Pod| pod.terminating || matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+        if observation.pods.get(&planned.uid).is_some_and(|pod| !over(pod)) {
+            self.planned.take_if(|planned| now.seconds_since(planned.at) >= FIRST.0);
+        } else if let Some(planned) = self.planned.take() {
+            let in_vain = self.last.as_ref().filter(|last| last.born != Some(Born::AsPlanned));
+            let times = in_vain.map_or(1, |last| last.times.saturating_add(1));
+            self.last = Some(Evicted { planned, times, born: None });
+        }
     }
 
     /// Takes note of a pod of the workload that was not there before.
     pub(super) fn see(&mut self, pod: &Pod) {
+        if let Some(last) = &mut self.last {
+            last.see(pod);
+        }
+    }
+
+    /// Whether it says nothing about now any more.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        let old = |last: &Evicted| now.seconds_since(last.planned.at) > 2 * LONGEST.0;
+        self.planned.is_none() && self.last.as_ref().is_none_or(old)
+    }
+
+    /// Why no other pod of the workload is evicted now, if none is.
+    fn refusal(&self, now: Timestamp) -> Option<Reason> {
+        let pending = self.planned.as_ref().and_then(|planned| {
+            let left = FIRST.0.saturating_sub(now.seconds_since(planned.at));
+            (left > 0).then_some(Reason::EvictionPending(Seconds(left)))
+        });
+        pending.or_else(|| self.last.as_ref()?.refusal(now))
+    }
+}
+
+impl Evicted {
+    fn see(&mut self, pod: &Pod) {
         let nearer =
             |from: u64, to: u64, has: u64| (from != to).then_some(has.abs_diff(to) < has.abs_diff(from));
         let mut moves = Vec::new();
-        for (name, Change { from, to }) in &self.changes {
+        for (name, Change { from, to }) in &self.planned.changes {
             let Some(container) = pod.containers.get(name) else { continue };
             for resource in Resource::ALL {
                 let [from, to, has] = [from, to, &container.desired].map(|sizes| sizes.pair(resource));
@@ -70,20 +125,15 @@ impl Recreation {
         self.born = Some(if as_planned { Born::AsPlanned } else { Born::AsBefore });
     }
 
-    /// Whether it says nothing about now any more.
-    pub(super) fn is_old(&self, now: Timestamp) -> bool {
-        now.seconds_since(self.at) > 2 * LONGEST.0
-    }
-
-    /// Why no other pod of the workload is evicted now, if none is.
     fn refusal(&self, now: Timestamp) -> Option<Reason> {
+        let Planned { at, cooldown, .. } = self.planned;
         let doubled = (FIRST.0 << (self.times.max(1) - 1).min(16)).min(LONGEST.0);
         let (length, reason): (_, fn(Seconds) -> Reason) = match self.born {
-            Some(Born::AsPlanned) => (self.cooldown.0, Reason::RecreatedLately),
+            Some(Born::AsPlanned) => (cooldown.0, Reason::RecreatedLately),
             Some(Born::AsBefore) => (doubled, Reason::RecreatedInVain),
             None => (doubled, Reason::RecreatedLately),
         };
-        let left = length.saturating_sub(now.seconds_since(self.at));
+        let left = length.saturating_sub(now.seconds_since(at));
         (left > 0).then(|| reason(Seconds(left)))
     }
 }
@@ -190,4 +240,25 @@ fn answers(pod: &Pod) -> bool {
 
 fn workload(pod: &Pod) -> Option<(&str, WorkloadKind, &str)> {
     pod.workload.as_ref().map(|of| (pod.namespace.as_str(), of.kind, of.name.as_str()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::decide::sizes::Sizes;
+    use crate::decide::units::MilliCpu;
+
+    /// One that happened, after which a pod was born, and one that is to happen.
+    pub(in crate::decide) fn all_of_a_recreation(at: Timestamp) -> Recreation {
+        let sizes = |cpu| Sizes { cpu_request: Some(MilliCpu(cpu)), ..Sizes::default() };
+        let change = Change { from: sizes(500), to: sizes(900) };
+        let planned = |uid: &str| Planned {
+            uid: PodUid(uid.into()),
+            at,
+            cooldown: Seconds(300),
+            changes: BTreeMap::from([("app".to_owned(), change)]),
+        };
+        let last = Evicted { planned: planned("uid-web-0"), times: 1, born: Some(Born::AsPlanned) };
+        Recreation { planned: Some(planned("uid-web-1")), last: Some(last) }
+    }
 }

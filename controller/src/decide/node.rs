@@ -9,10 +9,47 @@
 //! because another one wants it would move the harm and not end it, and move it back in the next pass. What it needs no more it
 //! gives up by its own target. Who wants it otherwise bounds the early ones (`maxAllowed`).
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::allocate::{Allocation, Bid, NodeOversubscribed, allocate};
+use super::observation::{Observation, Phase, Pod};
+use super::sizes::{Resource, Sizes};
 use super::units::{Bytes, MilliCpu};
+
+/// What all pods hold on a node together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// CPU, in milli-CPU.
+    pub cpu: u128,
+    /// Memory, in bytes.
+    pub memory: u128,
+}
+
+impl Held {
+    /// Of each node that somebody is on. Who is over holds nothing.
+    pub fn by_node(observation: &Observation) -> BTreeMap<&str, Self> {
+        let mut held: BTreeMap<&str, Self> = BTreeMap::new();
+        for pod in observation.pods.values() {
+            let over = matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+            if let Some(node) = pod.node.as_deref().filter(|_| !over) {
+                let (sizes, sum) = (pod.held(), held.entry(node).or_default());
+                sum.cpu += u128::from(sizes.cpu().0);
+                sum.memory += u128::from(sizes.memory().0);
+            }
+        }
+        held
+    }
+
+    /// What all but this one of them hold of a resource, in milli-CPU or bytes.
+    pub fn by_others(&self, pod: &Pod, resource: Resource) -> u64 {
+        let (all, own): (u128, fn(&Sizes) -> u64) = match resource {
+            Resource::Cpu => (self.cpu, |sizes| sizes.cpu().0),
+            Resource::Memory => (self.memory, |sizes| sizes.memory().0),
+        };
+        u64::try_from(all.saturating_sub(u128::from(own(&pod.held())))).unwrap_or(u64::MAX)
+    }
+}
 
 /// What one container brings.
 #[derive(Clone, Debug)]

@@ -22,10 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::allocate::Price;
 use super::bounds;
-use super::disruption::Recreation;
 use super::draft::{Draft, Place, Remembered};
-use super::guards::{self, Facts};
-use super::node::{self, Claim};
+use super::guards::{self, Facts, refused};
+use super::node::{self, Claim, Held};
 use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority, Workload};
 use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
@@ -59,24 +58,25 @@ pub struct Outcome {
 pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcome {
     let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> =
         observation.pods.iter().map(|(uid, pod)| (uid, select::policy(observation, pod))).collect();
-    let mut state = remember(observation, state, &chosen, now);
+    let held = Held::by_node(observation);
+    let mut state = remember(observation, state, &chosen, &held, now);
     let settings = |uid: &PodUid| Some(&chosen.get(uid)?.as_ref().ok()?.policy.history);
     let together = Together::of(&state, settings, now);
-    let autoscalers = autoscalers(observation);
+    let around = Around { autoscalers: autoscalers(observation), held: &held };
 
     let mut records = Vec::new();
     let mut drafts = Vec::new();
     for (uid, pod) in &observation.pods {
         for name in pod.containers.keys() {
             let place = Place { uid, pod, name };
-            match consider(observation, &autoscalers, &chosen[uid], &state, &together, place, now) {
+            match consider(observation, &around, &chosen[uid], &state, &together, place, now) {
                 Ok(draft) => drafts.push(draft),
                 Err(record) => records.push(*record),
             }
         }
     }
     within_quotas(observation, &mut drafts);
-    let prices = within_nodes(observation, &mut drafts);
+    let prices = within_nodes(observation, &held, &mut drafts);
     for draft in &mut drafts {
         draft.guard();
     }
@@ -92,9 +92,7 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
         let Ok(Chosen { policy, .. }) = &chosen[&action.uid] else { continue };
         let Some(workload) = observation.pods[&action.uid].workload.clone() else { continue };
         let owner = Owner { namespace: action.namespace.clone(), workload };
-        let last = state.recreated.get(&owner);
-        let recreation = Recreation::of(action, last, policy.resize.cooldown, now);
-        state.recreated.insert(owner, recreation);
+        state.recreated.entry(owner).or_default().plan(action, policy.resize.cooldown, now);
     }
     for Remembered { uid, container, found, known_since, planned, boosted_from } in remembered {
         if let Some(of) = state.pods.get_mut(&uid).and_then(|pod| pod.get_mut(&container)) {
@@ -113,11 +111,17 @@ fn remember(
     observation: &Observation,
     mut state: State,
     chosen: &BTreeMap<&PodUid, Result<Chosen, Reason>>,
+    held: &BTreeMap<&str, Held>,
     now: Timestamp,
 ) -> State {
+    state.recreated.values_mut().for_each(|recreation| recreation.look(observation, now));
     for (uid, pod) in &observation.pods {
         let Ok(Chosen { policy, .. }) = &chosen[uid] else { continue };
-        let Some(node) = pod.node.as_ref().and_then(|node| observation.nodes.get(node)) else { continue };
+        let Some((name, node)) = pod.node.as_ref().and_then(|node| observation.nodes.get_key_value(node))
+        else {
+            continue;
+        };
+        let place = refused::Place { pod, node, held: held.get(name.as_str()).copied().unwrap_or_default() };
         let is_new = !state.pods.contains_key(uid);
         let of_pod = state.pods.entry(uid.clone()).or_default();
         if let Some(workload) = &pod.workload
@@ -138,7 +142,7 @@ fn remember(
             if policy.mode == Mode::Disabled {
                 of.last_seen = now;
             } else {
-                of.observe(pod, container, node, policy, now);
+                of.observe(&place, container, policy, now);
             }
         }
     }
@@ -149,7 +153,7 @@ fn remember(
 /// A container up to its bounds, or the record of why it is not looked at any further.
 fn consider<'a>(
     observation: &'a Observation,
-    autoscalers: &'a Autoscalers<'a>,
+    around: &'a Around<'a>,
     chosen: &'a Result<Chosen, Reason>,
     state: &'a State,
     together: &Together<'_>,
@@ -203,7 +207,8 @@ fn consider<'a>(
         node,
         policy,
         state: of,
-        autoscalers: scaling(autoscalers, pod),
+        autoscalers: around.scaling(pod),
+        held: around.held.get(node_name.as_str()).copied().unwrap_or_default(),
         known_for: known.age(),
         urgent: size::urgent(container, of, policy, now),
     };
@@ -271,6 +276,12 @@ fn inputs(
     }
 }
 
+/// What is around a pod, to be looked up for each.
+struct Around<'a> {
+    autoscalers: Autoscalers<'a>,
+    held: &'a BTreeMap<&'a str, Held>,
+}
+
 /// By namespace and workload.
 type Autoscalers<'a> = BTreeMap<(&'a str, &'a Workload), Vec<&'a Autoscaler>>;
 
@@ -283,11 +294,12 @@ fn autoscalers(observation: &Observation) -> Autoscalers<'_> {
     all
 }
 
-/// Those that scale a pod's workload.
-fn scaling<'a>(autoscalers: &'a Autoscalers<'a>, pod: &'a Pod) -> &'a [&'a Autoscaler] {
-    let of_workload =
-        pod.workload.as_ref().and_then(|workload| autoscalers.get(&(pod.namespace.as_str(), workload)));
-    of_workload.map_or(&[], Vec::as_slice)
+impl<'a> Around<'a> {
+    /// The autoscalers of a pod's workload.
+    fn scaling(&'a self, pod: &'a Pod) -> &'a [&'a Autoscaler] {
+        let of = |workload| self.autoscalers.get(&(pod.namespace.as_str(), workload));
+        pod.workload.as_ref().and_then(of).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A pod's priority as a number.
@@ -350,22 +362,15 @@ fn below_limits(sizes: Sizes) -> Sizes {
 
 /// Divides each node among the containers that are changed; and then, for those that are only shown, as if they
 /// were, too.
-fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) -> BTreeMap<String, Price> {
+fn within_nodes(
+    observation: &Observation,
+    held: &BTreeMap<&str, Held>,
+    drafts: &mut [Draft<'_>],
+) -> BTreeMap<String, Price> {
     let mut prices = BTreeMap::new();
     let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         by_node.entry(draft.node_name).or_default().push(index);
-    }
-    let mut held: BTreeMap<&str, (u128, u128)> = BTreeMap::new();
-    for pod in observation.pods.values() {
-        let over =
-            matches!(pod.phase, super::observation::Phase::Succeeded | super::observation::Phase::Failed);
-        if let Some(node) = pod.node.as_deref().filter(|_| !over) {
-            let sizes = pod.held();
-            let sum = held.entry(node).or_default();
-            sum.0 += u128::from(sizes.cpu().0);
-            sum.1 += u128::from(sizes.memory().0);
-        }
     }
     for (name, all) in by_node {
         let node = &observation.nodes[name];
@@ -385,7 +390,7 @@ fn within_nodes(observation: &Observation, drafts: &mut [Draft<'_>]) -> BTreeMap
 fn divide(
     observation: &Observation,
     node: &Node,
-    (cpu_held, memory_held): (u128, u128),
+    held: Held,
     among: &[usize],
     settled: &BTreeSet<usize>,
     drafts: &mut [Draft<'_>],
@@ -395,8 +400,8 @@ fn divide(
     let left = |total: u64, held: u128, ours: u128| {
         u64::try_from((u128::from(total) + ours).saturating_sub(held)).unwrap_or(u64::MAX)
     };
-    let cpu = left(node.cpu.0, cpu_held, ours(|claim| claim.cpu.0.0));
-    let memory = left(node.memory.0, memory_held, ours(|claim| claim.memory.0.0));
+    let cpu = left(node.cpu.0, held.cpu, ours(|claim| claim.cpu.0.0));
+    let memory = left(node.memory.0, held.memory, ours(|claim| claim.memory.0.0));
     let node::Division { cpu, memory } = node::divide(MilliCpu(cpu), Bytes(memory), &claims);
     let frees = |get: fn(&Claim<'_>) -> (u64, u64)| claims.iter().map(get).any(|(has, wants)| wants < has);
     let short = |resource, divided: bool, frees: bool| match (divided, frees) {

@@ -152,6 +152,8 @@ pub enum Reason {
     DisruptionTaken(Disrupts, String),
     /// Changing it would disrupt it, and this plan disrupts another pod of its workload.
     WorkloadDisrupted(Disrupts),
+    /// Its pod would be evicted, and an eviction of its workload that was decided has not been seen to happen; not for so long.
+    EvictionPending(Seconds),
     /// Its pod would be evicted, and another one of its workload has just been; not for so long.
     RecreatedLately(Seconds),
     /// Its pod would be evicted, and the last one of its workload came back as it was; not for so long.
@@ -291,6 +293,11 @@ impl fmt::Display for Reason {
             Self::WorkloadDisrupted(how) => {
                 write!(f, "{how}, and this plan disrupts another pod of its workload: one at a time")
             }
+            Self::EvictionPending(left) => write!(
+                f,
+                "changing it evicts its pod: an eviction in its workload has been decided and is not seen to happen yet; if it is \
+                 not, the next one is in {left}"
+            ),
             Self::RecreatedLately(left) => write!(
                 f,
                 "changing it evicts its pod, and another one of its workload has just been: not for another {left}"

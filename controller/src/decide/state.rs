@@ -8,7 +8,8 @@
 //!
 //! * A reading counts once, however often it is observed.
 //! * A container that is not observed is kept for [`FORGET_AFTER`]: a short gap loses nothing. Then it is forgotten, and what
-//!   it did stays with its workload for as long as [`Workloads::forget`] says.
+//!   it did stays with its workload for as long as [`Workloads::forget`] says, and of workloads of which nothing is left with the
+//!   [`MOST_GONE`](super::history::workload::MOST_GONE) that went last.
 //! * An owner that cannot be told for a while is the one that was last known.
 
 mod stored;
@@ -19,12 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use super::disruption::Recreation;
 use super::duration::Seconds;
-use super::guards::refused::{self, Refused};
+use super::guards::refused::{self, Place, Refused};
 use super::guards::under_way;
 use super::history::History;
 use super::history::memory::MemoryHistory;
 use super::history::workload::Workloads;
-use super::observation::{Container, Node, Pod, PodUid, Reading, ResizeState, Workload};
+use super::observation::{Container, Node, PodUid, Reading, ResizeState, Workload};
 use super::policy::Policy;
 use super::size::Found;
 use super::sizes::Sizes;
@@ -240,15 +241,15 @@ impl ContainerState {
 
     /// What we last asked for it, where that is not what its node has agreed to: what its spec says, or, where that is what the
     /// node has agreed to, what was planned and the API server did not let into the spec.
-    fn ask<'a>(&self, pod: &'a Pod, container: &Container, node: &'a Node) -> Option<refused::Ask<'a>> {
+    fn ask<'a>(&self, place: &Place<'a>, container: &Container) -> Option<refused::Ask<'a>> {
         let (desired, has) = (container.desired, under_way::agreed(container)?);
         if desired != has {
             let at = self.last_change;
-            return self.may_be_ours().then_some(refused::Ask { pod, node, asked: desired, has, at });
+            return self.may_be_ours().then_some(refused::Ask { place: *place, asked: desired, has, at });
         }
         let asked = self.planned.filter(|planned| *planned != has && !self.changed_by_other)?;
-        let ResizeState::Infeasible { since } = pod.resize else { return None };
-        Some(refused::Ask { pod, node, asked, has, at: Some(since) })
+        let ResizeState::Infeasible { since } = place.pod.resize else { return None };
+        Some(refused::Ask { place: *place, asked, has, at: Some(since) })
     }
 
     /// Whether what its spec asks for was asked for by us, as far as is known: after a cold start nobody knows, and it is taken
@@ -264,14 +265,7 @@ impl ContainerState {
     }
 
     /// Takes note of what is observed of the container: what it has, and the readings that are new.
-    pub fn observe(
-        &mut self,
-        pod: &Pod,
-        container: &Container,
-        node: &Node,
-        policy: &Policy,
-        now: Timestamp,
-    ) {
+    pub fn observe(&mut self, place: &Place<'_>, container: &Container, policy: &Policy, now: Timestamp) {
         let before = self.seen;
         let watched = now.seconds_since(self.last_seen) <= AWAY.0;
         self.last_seen = now;
@@ -296,8 +290,8 @@ impl ContainerState {
             self.seen = container.desired;
             self.found = None;
         }
-        if under_way::is_over(pod.resize, policy, now)
-            && let Some(ask) = self.ask(pod, container, node)
+        if under_way::is_over(place.pod.resize, policy, now)
+            && let Some(ask) = self.ask(place, container)
         {
             self.refused.get_or_insert_default().note(&ask, now);
         }
@@ -305,7 +299,7 @@ impl ContainerState {
         for reading in &container.readings {
             if self.read_until.is_none_or(|until| reading.until() > until) && reading.is_by(now) {
                 self.read_until = Some(reading.until());
-                self.read(reading, node, policy);
+                self.read(reading, place.node, policy);
             }
         }
         // Of a kill before it was first seen nobody knows what it had then.

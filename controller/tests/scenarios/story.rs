@@ -165,6 +165,9 @@ struct StoryRefusal {
     /// What was refused, where it is other than what the container has.
     asked: String,
     ago: Seconds,
+    /// What others held on the node then, where there was no room for it for the time being.
+    #[serde(default)]
+    others: Option<String>,
     /// How often in a row.
     #[serde(default = "once")]
     times: u32,
@@ -495,7 +498,9 @@ impl StoryRefusal {
         let node = StoryNode::default().observed();
         let of = |resource: Resource, allocatable| {
             let (asked, instead) = (asked.pair(resource), has.pair(resource));
-            let refusal = Refusal { asked, instead, allocatable, at: ago(self.ago), times: self.times };
+            let others = self.others.as_deref().map(|others| sizes(others).pair(resource).0.unwrap_or(0));
+            let refusal =
+                Refusal { asked, instead, allocatable, others, at: ago(self.ago), times: self.times };
             (asked != instead).then_some(refusal)
         };
         Refused { cpu: of(Resource::Cpu, node.cpu.0), memory: of(Resource::Memory, node.memory.0) }

@@ -46,6 +46,7 @@ pub use support::support;
 pub use under_way::{revert, under_way};
 
 use super::duration::Seconds;
+use super::node::Held;
 use super::observation::{Autoscaler, Container, Node, Pod};
 use super::policy::Policy;
 use super::reason::Reason;
@@ -65,6 +66,8 @@ pub struct Facts<'a> {
     pub container: &'a Container,
     /// Its node.
     pub node: &'a Node,
+    /// What all pods hold there.
+    pub held: Held,
     /// The policy that acts on it.
     pub policy: &'a Policy,
     /// What is remembered of it.

@@ -13,12 +13,15 @@
 //! * A refusal holds what goes as far from the same start, up or down, request or limit. It ends when less is asked for, by the
 //!   policy's hysteresis at least; when what it was about is otherwise: the node's allocatable, what the container has, or who
 //!   wrote it last; and after a back-off that doubles each time, from [`FIRST`] to [`LONGEST`].
+//! * What was deferred found no room for the time being. It is asked for again after [`FIRST`] already where others on the node have
+//!   given up as much as it was to get.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, Ruling, under_way};
 use crate::decide::duration::Seconds;
-use crate::decide::observation::{Container, Node, Pod};
+use crate::decide::node::Held;
+use crate::decide::observation::{Container, Node, Pod, ResizeState};
 use crate::decide::reason::Reason;
 use crate::decide::share::PerMille;
 use crate::decide::sizes::{Resource, Sizes};
@@ -52,19 +55,30 @@ pub struct Refusal {
     pub instead: Pair,
     /// What pods could request on the node then, in milli-CPU or bytes.
     pub allocatable: u64,
+    /// What other pods held there, in milli-CPU or bytes, where there was no room for it for the time being.
+    pub others: Option<u64>,
     /// When it was.
     pub at: Timestamp,
     /// How often it was in a row, from 1.
     pub times: u32,
 }
 
-/// What was asked for a container, and refused.
+/// Where a container is.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct Place<'a> {
     /// Its pod.
     pub pod: &'a Pod,
     /// Its node.
     pub node: &'a Node,
+    /// What all pods hold there.
+    pub held: Held,
+}
+
+/// What was asked for a container, and refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Where.
+    pub place: Place<'a>,
     /// What was asked for.
     pub asked: Sizes,
     /// What it has instead.
@@ -91,7 +105,8 @@ impl Refused {
 
     /// Takes note that an ask has come to nothing. However often it is seen, an ask is refused once.
     pub fn note(&mut self, refused: &Ask<'_>, now: Timestamp) {
-        let &Ask { pod, node, asked, has, at: asked_at } = refused;
+        let &Ask { place: Place { pod, node, held }, asked, has, at: asked_at } = refused;
+        let deferred = matches!(pod.resize, ResizeState::Deferred { .. });
         // What was not let into the spec was asked for this container, as far as is known.
         let standing = pod.containers.values().filter_map(|of| Some((of.desired, under_way::agreed(of)?)));
         let asks: Vec<_> = standing.chain([(asked, has)]).collect();
@@ -105,8 +120,9 @@ impl Refused {
                 continue;
             }
             let times = place.as_ref().map_or(1, |before| before.times.saturating_add(1));
-            *place =
-                Some(Refusal { asked, instead, allocatable: allocatable(node, resource), at: now, times });
+            let others = deferred.then(|| held.by_others(pod, resource));
+            let allocatable = allocatable(node, resource);
+            *place = Some(Refusal { asked, instead, allocatable, others, at: now, times });
         }
     }
 
@@ -157,6 +173,13 @@ impl Refusal {
         Seconds(backoff.saturating_sub(now.seconds_since(self.at)))
     }
 
+    /// Whether it was refused for want of room only, and others, who hold so much now, have given up as much as it was to get.
+    fn has_room(&self, others: u64, now: Timestamp) -> bool {
+        let rise = self.asked.0.unwrap_or(0).saturating_sub(self.instead.0.unwrap_or(0)).max(1);
+        let freed = self.others.is_some_and(|before| before.saturating_sub(others) >= rise);
+        freed && now.seconds_since(self.at) >= FIRST.0
+    }
+
     /// Whether a proposal goes as far as what was refused, in anything that it moved.
     fn covers(&self, (request, limit): Pair, hysteresis: PerMille) -> bool {
         let as_far = |asked: Option<u64>, had: Option<u64>, proposed: Option<u64>| {
@@ -181,7 +204,8 @@ pub fn refused(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
         let Some(refusal) = refused.of(resource) else { continue };
         let wait = refusal.wait(facts.now);
         let as_it_was = refusal.allocatable == allocatable(facts.node, resource)
-            && refusal.instead == current.pair(resource);
+            && refusal.instead == current.pair(resource)
+            && !refusal.has_room(facts.held.by_others(facts.pod, resource), facts.now);
         if as_it_was
             && wait > Seconds(0)
             && refusal.covers(proposal.pair(resource), facts.policy.resize.hysteresis)
