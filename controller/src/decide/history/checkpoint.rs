@@ -18,8 +18,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The version that is written, and the only one that is read. It rises with every change by which an older text would be
-/// read as something else.
+/// The version that is written, and the only one that is read. It rises with every change by which an older text would not be
+/// read as what it was: a test of [`State::restored`](crate::decide::state::State::restored) keeps a text of this one.
 pub const VERSION: u32 = 2;
 const MAGIC: &str = "loadline-checkpoint ";
 const END: &str = "end ";

@@ -52,3 +52,6 @@ impl State {
         Ok((state, lost))
     }
 }
+
+#[cfg(test)]
+mod tests;
