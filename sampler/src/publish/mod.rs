@@ -8,18 +8,20 @@
 //! * [`families`] is the list of all metrics: names, help, and how each is made of a series.
 //! * [`encode`] writes them; [`native`] makes native histograms of our buckets without counting anew.
 //! * [`reference`] describes them for people.
+//! * [`pulse`] says whether snapshots keep coming.
 //! * [`server`] is HTTP.
 
 pub mod encode;
 pub mod families;
 pub mod ledger;
 pub mod native;
+pub mod pulse;
 pub mod reference;
 pub mod server;
 pub mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use sampler_common::snapshot::Snapshot;
@@ -27,6 +29,7 @@ use sampler_common::window::{WindowError, Windows};
 
 use self::encode::{EncodeError, Exposition};
 use self::ledger::Ledger;
+use self::pulse::Pulse;
 use self::state::{Node, Process};
 use crate::pods;
 use crate::source::Health;
@@ -54,8 +57,7 @@ impl Format {
 
 /// What is published: fed by the thread that samples, asked by the server.
 pub struct Publisher {
-    /// How long after a snapshot the next one is late.
-    patience: Duration,
+    pulse: Pulse,
     state: Mutex<State>,
     /// The body of each format that somebody reads. Its lock is held while one is encoded, so that many scrapes at one time
     /// cost one.
@@ -68,10 +70,6 @@ struct State {
     earlier: Option<Snapshot>,
     /// Scrapes that were answered; those of `node` up to the last window, so that all of one window show the same.
     scrapes: u64,
-    /// When the last snapshot came.
-    observed: Instant,
-    /// A recording is over: none are awaited.
-    ended: bool,
 }
 
 /// Bodies, with the turn of the ledger that they show.
@@ -102,10 +100,9 @@ impl Publisher {
             ledger: Ledger::new(limit, now),
             earlier: None,
             scrapes: 0,
-            observed: Instant::now(),
-            ended: false,
         };
-        Self { patience: interval * 3 + SLACK, state: Mutex::new(state), bodies: Mutex::default() }
+        let pulse = Pulse::new(interval * 3 + SLACK);
+        Self { pulse, state: Mutex::new(state), bodies: Mutex::default() }
     }
 
     /// Takes in the next snapshot. One that is not later than the one before it changes nothing.
@@ -131,13 +128,13 @@ impl Publisher {
         node.health = health;
         node.process = Process::own();
         *earlier = snapshot;
-        state.observed = Instant::now();
+        self.pulse.beat(node.windows, node.health.pods.as_ref().map(|pods| &pods.state));
         Ok(())
     }
 
     /// There will be no more snapshots.
     pub fn ended(&self) {
-        lock(&self.state).ended = true;
+        self.pulse.end();
     }
 
     /// Everything up to the last window, encoded, for one who keeps it: a series that has ended may go then.
@@ -195,29 +192,9 @@ impl Publisher {
         (Exposition { series, node }, turn)
     }
 
-    /// Whether snapshots keep coming, or why not.
-    pub fn health(&self) -> Result<(), String> {
-        let state = lock(&self.state);
-        let age = state.observed.elapsed();
-        if state.ended || age <= self.patience {
-            return Ok(());
-        }
-        Err(format!("the last snapshot is {} s old", age.as_secs()))
-    }
-
-    /// Whether there is a window to show, with what is missing in it; or why not.
-    pub fn readiness(&self) -> Result<Option<String>, String> {
-        let state = lock(&self.state);
-        // The one from the reader's start to the first snapshot is short and says little.
-        if state.node.windows < 2 {
-            return Err("the first window is not over".to_owned());
-        }
-        Ok(match state.node.health.pods.as_ref().map(|status| &status.state) {
-            Some(pods::State::Troubled(trouble)) => {
-                Some(format!("containers go by the names known so far, or their ids: {trouble}"))
-            }
-            _ => None,
-        })
+    /// Whether snapshots keep coming: answered also while one is taken in.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 }
 

@@ -184,8 +184,8 @@ async fn answer<B>(
             let _ = turn.set(permit);
             metrics(request, publisher).await
         }
-        "/healthz" => state(publisher.health().map(|()| None)),
-        "/readyz" => state(publisher.readiness()),
+        "/healthz" => state(publisher.pulse().health().map(|()| None)),
+        "/readyz" => state(publisher.pulse().readiness()),
         "/" => text(StatusCode::OK, "Loadline sampler: /metrics, /healthz, /readyz"),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz"),
     }

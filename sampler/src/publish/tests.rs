@@ -1,6 +1,7 @@
 //! From snapshots to what is scraped, by both formats.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{MetricFamily, MetricType};
 use prost::Message as _;
@@ -293,11 +294,11 @@ fn scrapes_at_one_time_share_a_body_and_show_the_same() {
 #[test]
 fn a_daemon_is_ready_after_its_first_whole_window() {
     let publisher = Publisher::new(1, 10, Duration::from_secs(5));
-    assert_eq!((publisher.readiness().is_ok(), publisher.health().is_ok()), (false, true));
+    assert_eq!((publisher.pulse().readiness().is_ok(), publisher.pulse().health().is_ok()), (false, true));
     publisher.observe(Snapshot { at_ns: 1, ..Snapshot::default() }, Health::default()).unwrap();
-    assert!(publisher.readiness().is_err());
+    assert!(publisher.pulse().readiness().is_err());
     publisher.observe(Snapshot { at_ns: 5 * SECOND, ..Snapshot::default() }, Health::default()).unwrap();
-    assert!(publisher.readiness().is_ok());
+    assert!(publisher.pulse().readiness().is_ok());
 }
 
 #[test]
@@ -316,19 +317,21 @@ fn a_daemon_without_names_is_ready_and_says_why_it_has_none() {
         if second == 1 {
             continue;
         }
-        let said = publisher.readiness().unwrap();
+        let said = publisher.pulse().readiness().unwrap();
         assert_eq!(said.is_some(), note.is_some());
         assert!(said.unwrap_or_default().ends_with(&note.unwrap_or_default()));
     }
 }
 
 #[test]
-fn a_daemon_without_snapshots_is_not_healthy_unless_there_are_no_more() {
-    let publisher = Publisher::new(1, 10, Duration::from_secs(5));
-    lock(&publisher.state).observed = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    assert_eq!(publisher.health(), Err("the last snapshot is 60 s old".to_owned()));
-    publisher.ended();
-    assert_eq!(publisher.health(), Ok(()));
+fn probes_are_answered_while_a_window_is_taken_in_and_a_scrape_encoded() {
+    let publisher = Arc::new(publisher(1, 10));
+    let (_observing, _encoding) = (lock(&publisher.state), lock(&publisher.bodies));
+    let (say, said) = std::sync::mpsc::channel();
+    let asked = publisher.clone();
+    std::thread::spawn(move || say.send((asked.pulse().health(), asked.pulse().readiness())));
+    // An answer comes at once. One that never does is waited for so long.
+    assert_eq!(said.recv_timeout(Duration::from_secs(30)), Ok((Ok(()), Ok(None))));
 }
 
 #[test]
