@@ -195,7 +195,7 @@ pub static FAMILIES: &[Family] = &[
     },
     Family {
         name: "loadline_container_cpu_usage_seconds_total",
-        help: "CPU time used, up to the last look before it was gone; absent where nobody could look",
+        help: "CPU time used, up to the last look before it was gone; absent where nobody could look; of container=\"_other\" without the cgroups that found no slot, whose use is not known",
         of: Of::Counter(|series| series.total.used_ns().map(seconds)),
     },
     Family {

@@ -282,6 +282,23 @@ fn no_series_is_there_twice() {
 }
 
 #[test]
+fn the_rest_has_the_cpu_time_that_is_known_and_its_help_says_what_is_not() {
+    let publisher = publisher(2, 1);
+    let mut snapshot = Snapshot { at_ns: 11 * SECOND, ..Snapshot::default() };
+    snapshot.other = container(0, 7).counters;
+    snapshot.other.usage_ns = 0;
+    publisher.observe(snapshot, Health::default()).unwrap();
+    let text = text(&publisher);
+    let rest = |name: &str| {
+        series(&text)[format!("{name}{{namespace=\"\",pod=\"\",container=\"_other\"}}").as_str()]
+    };
+    assert_eq!(rest("loadline_container_runq_latency_seconds_count"), 107.0);
+    assert_eq!(rest("loadline_container_cpu_usage_seconds_total"), 0.2, "of the one that has a slot");
+    let help = text.lines().find(|line| line.starts_with("# HELP loadline_container_cpu_usage_seconds"));
+    assert!(help.unwrap().contains("_other"), "{help:?}");
+}
+
+#[test]
 fn scrapes_at_one_time_share_a_body_and_show_the_same() {
     let publisher = publisher(2, 10);
     let first = publisher.scrape(Format::OpenMetrics).unwrap();
