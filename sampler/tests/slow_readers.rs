@@ -1,11 +1,12 @@
 //! `sampler serve` beside clients that ask and do not read, and clients that connect and do not ask: real sockets of the
-//! real program, which replays a recording.
+//! real program, which replays a recording. How long somebody waits for others is the server's own tests' to say, on a clock
+//! that stands still meanwhile; here it is enough that everybody is answered who reads.
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sampler_common::recording::{Header, Writer};
@@ -25,6 +26,8 @@ const PROTOBUF: &str =
 struct Daemon {
     process: Child,
     address: SocketAddr,
+    /// Open, so that it can go on.
+    _log: BufReader<ChildStderr>,
     _dir: tempfile::TempDir,
 }
 
@@ -54,11 +57,14 @@ impl Daemon {
             let cgroups = (1..=CGROUPS).map(cgroup).collect();
             writer.append(&Snapshot { at_ns, cgroups, ..Snapshot::default() }).unwrap();
         }
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sampler"));
-        command.args(["serve", "--listen", &address.to_string(), "--replay"]).arg(&path);
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let daemon = Self { process: process.unwrap(), address, _dir: dir };
+        command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "text", "--replay"]).arg(&path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let said = log.by_ref().lines().map(Result::unwrap).find(|line| line.contains("serving metrics"));
+        let (_, address) = said.as_deref().unwrap().rsplit_once("address=").unwrap();
+        let daemon = Self { process, address: address.parse().unwrap(), _log: log, _dir: dir };
         daemon.until("ready", || daemon.answer("/readyz").is_some_and(|answer| is_good(&answer)));
         daemon
     }
@@ -103,21 +109,15 @@ fn is_good(answer: &[u8]) -> bool {
 #[test]
 fn who_does_not_read_keeps_nobody_else_waiting() {
     let daemon = Daemon::start();
-    let mut slow = Vec::new();
-    for number in 0..SLOW {
-        slow.extend(daemon.ask("/metrics", if number % 2 == 0 { "*/*" } else { PROTOBUF }));
-        // These say nothing at all.
-        slow.extend(TcpStream::connect(daemon.address));
-    }
+    let ask = |number| daemon.ask("/metrics", if number % 2 == 0 { "*/*" } else { PROTOBUF });
+    let mut slow: Vec<_> = (0..SLOW).filter_map(ask).collect();
+    // These say nothing at all. Of those before them they leave who is being answered.
+    slow.extend((0..SLOW).filter_map(|_| TcpStream::connect(daemon.address).ok()));
     assert!(slow.len() > SLOW, "the daemon refuses connections");
     for _ in 0..20 {
-        let asked = Instant::now();
         let health = daemon.answer("/healthz").unwrap_or_default();
         assert!(is_good(&health), "{}", String::from_utf8_lossy(&health));
-        // The slow ones have 3 s and more.
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         assert!(daemon.sockets() < 80, "{} sockets", daemon.sockets());
-        std::thread::sleep(Duration::from_millis(50));
     }
     // Their places are given to who reads, though none of them has gone.
     let mut body = Vec::new();

@@ -9,7 +9,7 @@
 //! * [`encode`] writes them; [`native`] makes native histograms of our buckets without counting anew.
 //! * [`reference`] describes them for people.
 //! * [`pulse`] says whether snapshots keep coming.
-//! * [`server`] is HTTP.
+//! * [`server`] is HTTP; [`turns`] says who is answered with metrics.
 
 pub mod encode;
 pub mod families;
@@ -19,6 +19,7 @@ pub mod pulse;
 pub mod reference;
 pub mod server;
 pub mod state;
+pub mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};

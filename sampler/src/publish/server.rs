@@ -2,16 +2,17 @@
 //!
 //! Everything is bounded, and nobody is kept waiting by others:
 //!
-//! * Scrapes of one window at one time share a body, which goes with them. So few are answered at a time that those which
-//!   nobody reads hold few bodies, and each has to be taken within a time. What is too much waits for a moment, then gets a 503.
+//! * Scrapes of one window at one time share a body, which goes with them. So few are answered at a time ([`super::turns`])
+//!   that those which nobody reads hold few bodies. What is too much waits for a moment, then gets a 503.
+//! * An answer has to be taken within a time, however it is taken: at once, bit by bit, or not at all.
 //! * A connection is for one request. Where there are too many, the oldest goes that is not being answered with metrics:
 //!   whoever comes to ask for `/healthz` always finds a place.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
-use std::sync::{Arc, OnceLock};
+use std::net::{IpAddr, TcpListener};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,25 +23,25 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_io_timeout::TimeoutStream;
 
+use super::turns::{Turn, Turns};
 use super::{Format, Publisher};
 use crate::signals::Stop;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
-/// Those of them that are answered with metrics.
-const SCRAPES: usize = 8;
 /// Time for a request's head to arrive.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
-/// Time for which a scrape waits for its turn.
-const TURN_LIMIT: Duration = Duration::from_secs(3);
 /// Whoever takes nothing for so long does not read.
 const STALL_LIMIT: Duration = Duration::from_secs(3);
-/// Time for a connection, answer included: beyond Prometheus' usual limit of 10 s for a scrape.
+/// Time for an answer to be taken. A turn lasts no longer, so that whoever waits for one behind those who read slowly has
+/// the metrics within Prometheus' usual limit of 10 s for a scrape.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Time for a connection, with all that it waits for.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
 /// Time for answers that are under way when the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
@@ -89,7 +90,6 @@ async fn serve(
     let address = listener.local_addr().map_err(ServerError::Socket)?;
     tracing::info!(%address, "serving metrics");
     let mut connections = Connections::default();
-    let turns = Arc::new(Semaphore::new(SCRAPES));
     loop {
         tokio::select! {
             biased;
@@ -97,7 +97,7 @@ async fn serve(
             _ = &mut failed => break,
             Some(_) = connections.running.join_next() => connections.forget_ended(),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.add(stream, Arc::clone(&publisher), Arc::clone(&turns)),
+                Ok((stream, peer)) => connections.add(stream, peer.ip(), Arc::clone(&publisher)),
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes, and must not become a busy loop.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -112,30 +112,44 @@ async fn serve(
     Ok(())
 }
 
-/// Being answered with metrics: kept for as long as the connection lives, since an answer is on its way until then.
-type Turn = Arc<OnceLock<OwnedSemaphorePermit>>;
+/// The answer of a connection.
+#[derive(Default)]
+struct Answer {
+    /// For metrics. It lasts as long as the connection, since the answer is on its way until then.
+    turn: OnceLock<Turn>,
+    /// It is there, and has to be taken from now on.
+    given: Notify,
+}
 
 /// All connections, the oldest first.
 #[derive(Default)]
 struct Connections {
+    turns: Arc<Turns>,
     running: JoinSet<()>,
-    by_age: VecDeque<(AbortHandle, Turn)>,
+    by_age: VecDeque<(AbortHandle, Weak<Answer>)>,
 }
 
 impl Connections {
     /// One more. Of too many one that has no turn goes: as long as it has not asked, or waits, it is owed the least.
-    fn add(&mut self, stream: TcpStream, publisher: Arc<Publisher>, turns: Arc<Semaphore>) {
+    fn add<S>(&mut self, stream: S, peer: IpAddr, publisher: Arc<Publisher>)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         self.forget_ended();
+        let has_turn =
+            |answer: &Weak<Answer>| answer.upgrade().is_some_and(|answer| answer.turn.get().is_some());
         if self.by_age.len() >= CONNECTIONS
-            && let Some(oldest) = self.by_age.iter().position(|(_, turn)| turn.get().is_none())
+            && let Some(oldest) = self.by_age.iter().position(|(_, answer)| !has_turn(answer))
             && let Some((connection, _)) = self.by_age.remove(oldest)
         {
             tracing::debug!("too many connections: the oldest goes");
             connection.abort();
         }
-        let turn = Turn::default();
-        let running = self.running.spawn(connection(stream, publisher, turns, Arc::clone(&turn)));
-        self.by_age.push_back((running, turn));
+        let answer = Arc::new(Answer::default());
+        let of_it = Arc::downgrade(&answer);
+        let running =
+            self.running.spawn(connection(stream, peer, publisher, Arc::clone(&self.turns), answer));
+        self.by_age.push_back((running, of_it));
     }
 
     fn forget_ended(&mut self) {
@@ -143,30 +157,49 @@ impl Connections {
     }
 }
 
-async fn connection(stream: TcpStream, publisher: Arc<Publisher>, turns: Arc<Semaphore>, turn: Turn) {
+async fn connection<S>(
+    stream: S,
+    peer: IpAddr,
+    publisher: Arc<Publisher>,
+    turns: Arc<Turns>,
+    answer: Arc<Answer>,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL_LIMIT));
     let service = service_fn(|request| {
-        let (publisher, turns, turn) = (Arc::clone(&publisher), Arc::clone(&turns), Arc::clone(&turn));
-        async move { Ok::<_, Infallible>(answer(&request, publisher, turns, &turn).await) }
+        let (publisher, turns, answer) = (Arc::clone(&publisher), Arc::clone(&turns), Arc::clone(&answer));
+        async move {
+            let response = respond_to(&request, peer, publisher, &turns, &answer.turn).await;
+            answer.given.notify_one();
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    match tokio::time::timeout(CONNECTION_LIMIT, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection failed"),
-        Err(_) => tracing::debug!("a connection took too long"),
+    let not_taken = async {
+        answer.given.notified().await;
+        tokio::time::sleep(ANSWER_LIMIT).await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "a connection failed");
+        },
+        () = not_taken => tracing::debug!(%peer, "an answer was not taken in time"),
+        () = tokio::time::sleep(CONNECTION_LIMIT) => tracing::debug!(%peer, "a connection took too long"),
     }
 }
 
-async fn answer<B>(
+async fn respond_to<B>(
     request: &Request<B>,
+    peer: IpAddr,
     publisher: Arc<Publisher>,
-    turns: Arc<Semaphore>,
-    turn: &OnceLock<OwnedSemaphorePermit>,
+    turns: &Turns,
+    turn: &OnceLock<Turn>,
 ) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
@@ -175,13 +208,13 @@ async fn answer<B>(
     }
     match request.uri().path() {
         "/metrics" => {
-            let Ok(Ok(permit)) = tokio::time::timeout(TURN_LIMIT, turns.acquire_owned()).await else {
+            let Some(taken) = turns.take(peer).await else {
                 let mut refused = text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at a time");
                 refused.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 return refused;
             };
             // A connection has one request, so that there is none yet.
-            let _ = turn.set(permit);
+            let _ = turn.set(taken);
             metrics(request, publisher).await
         }
         "/healthz" => state(publisher.pulse().health().map(|()| None)),
@@ -261,68 +294,4 @@ fn negotiate(headers: &HeaderMap) -> Format {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use sampler_common::snapshot::Snapshot;
-
-    use super::*;
-    use crate::source::Health;
-
-    #[tokio::test]
-    async fn who_asks_for_the_head_alone_has_not_scraped() {
-        let publisher = Arc::new(Publisher::new(1, 10, Duration::from_secs(5)));
-        for method in [Method::HEAD, Method::HEAD, Method::GET] {
-            let request = Request::builder().method(method).uri("/metrics").body(()).unwrap();
-            let (turns, turn) = (Arc::new(Semaphore::new(1)), OnceLock::new());
-            let answered = answer(&request, publisher.clone(), turns, &turn).await;
-            assert_eq!(answered.status(), StatusCode::OK);
-        }
-        let snapshot = Snapshot { at_ns: 1, ..Snapshot::default() };
-        publisher.observe(snapshot, Health::default()).unwrap();
-        let text = publisher.scrape(Format::OpenMetrics).unwrap();
-        let lines = std::str::from_utf8(&text).unwrap().lines();
-        let samples: HashMap<_, _> = lines.filter_map(|line| line.rsplit_once(' ')).collect();
-        assert_eq!(samples["loadline_sampler_scrapes_total"], "1.0");
-    }
-
-    fn negotiated(accept: &str) -> Format {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, accept.parse().unwrap());
-        negotiate(&headers)
-    }
-
-    const PROTOBUF: &str =
-        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-
-    #[test]
-    fn protobuf_is_for_who_likes_it_best() {
-        for accept in [
-            PROTOBUF.to_owned(),
-            format!("{PROTOBUF};q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.2"),
-            format!("text/plain;q=0.3, {PROTOBUF};Q=0.7"),
-        ] {
-            assert_eq!(negotiated(&accept), Format::Protobuf, "{accept}");
-        }
-    }
-
-    #[test]
-    fn everybody_else_gets_text() {
-        for accept in [
-            "",
-            "*/*",
-            "text/html,application/xhtml+xml,*/*;q=0.8",
-            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            "application/vnd.google.protobuf",
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
-            "application/vnd.google.protobuf;proto=another.Message;encoding=delimited",
-            &format!("{PROTOBUF};q=0"),
-            &format!("{PROTOBUF};q=seven"),
-            &format!("{PROTOBUF};q=0.5,text/plain;q=0.6"),
-            ";;==,;,q",
-        ] {
-            assert_eq!(negotiated(accept), Format::OpenMetrics, "{accept}");
-        }
-        assert_eq!(negotiate(&HeaderMap::new()), Format::OpenMetrics);
-    }
-}
+mod tests;
