@@ -12,7 +12,17 @@ use sampler::read::{Reader, Start};
 use sampler_common::demand::{Bottleneck, Demand, estimate};
 use sampler_common::window::Windows;
 
-loadline_tests::tests![closed_loops within 1800 s, fixed_times within 1800 s, open_loop within 600 s];
+loadline_tests::tests![
+    closed_loops within { limit_s(240, 1800) } s,
+    fixed_times within { limit_s(180, 900) } s,
+    open_loop within { limit_s(120, 600) } s,
+];
+
+/// Limits of a test as it is run with all others, which have 20 min together (`cargo xtask test`), and of its full extent, for
+/// which `cargo xtask vm` has an hour.
+fn limit_s(with_others: u64, full: u64) -> u64 {
+    if Extent::of_this_run() == Extent::Full { full } else { with_others }
+}
 
 const WINDOW: Duration = Duration::from_secs(5);
 /// Before a window, for what went before to be over.

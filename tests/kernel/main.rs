@@ -65,3 +65,24 @@ fn main() {
         }
     })
 }
+
+#[cfg(test)]
+mod limits {
+    use super::*;
+
+    /// What `cargo xtask test` gives a machine for all tests.
+    const MACHINE_S: u64 = 20 * 60;
+
+    #[test]
+    fn a_test_that_hangs_is_ended_before_its_machine_is() {
+        let xtask = include_str!("../../xtask/src/test.rs");
+        assert!(
+            xtask.contains("const LIMIT: Duration = Duration::from_secs(20 * 60);"),
+            "say here what it is"
+        );
+        for test in TESTS.iter().copied().flatten() {
+            let limit_s = (test.limit_s)();
+            assert!(limit_s <= MACHINE_S / 2, "{}: {limit_s} s", test.name);
+        }
+    }
+}
