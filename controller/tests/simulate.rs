@@ -83,9 +83,17 @@ fn a_policy_decides_what_the_figures_are_of() {
     let under = |report: &Value| report["total"]["policy"]["under"].as_f64().unwrap();
     // It is busy for half of the time, and then needs four times as much as it may get.
     assert!(under(&free) < 0.02 && (0.5..0.6).contains(&under(&bounded)), "{free}{bounded}");
-    let (shown, report) = traced("{mode: Recommend}");
+    // What is only recommended is judged as if it were followed; where nothing is recommended there is nothing to judge.
+    let (shown, recommended) = traced("{mode: Recommend}");
     assert!(
-        shown.starts_with("ClusterAllocationPolicy p has mode Recommend, in which nothing is changed"),
+        shown
+            .starts_with("ClusterAllocationPolicy p has mode Recommend: what it recommends is taken as done"),
+        "{shown}"
+    );
+    assert_eq!(recommended, free);
+    let (shown, report) = traced("{mode: Observe}");
+    assert!(
+        shown.starts_with("ClusterAllocationPolicy p has mode Observe, in which nothing is changed"),
         "{shown}"
     );
     assert_eq!(report["total"]["policy"]["changes_per_day"], 0.0);

@@ -52,12 +52,13 @@ impl Trace {
     }
 }
 
-/// The samples of a file, or which line is wrong and how.
+/// The samples of a file, or which line is wrong and how. A first line without any digit is a heading; spreadsheets begin
+/// theirs with a byte order mark.
 fn parse(text: &str) -> Result<Vec<(Timestamp, f64)>, (usize, &'static str)> {
     let mut samples: Vec<(Timestamp, f64)> = Vec::new();
-    for (line, content) in (1..).zip(text.lines()) {
+    for (line, content) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let wrong = |problem| (line, problem);
-        if content.trim().is_empty() || line == 1 && content.trim() == "ts,value" {
+        if content.trim().is_empty() || line == 1 && !content.contains(|c: char| c.is_ascii_digit()) {
             continue;
         }
         let (at, cores) = content.split_once(',').ok_or(wrong("there is no comma"))?;
@@ -83,6 +84,7 @@ mod tests {
     fn lines_are_samples_with_or_without_a_heading() {
         let samples = vec![(Timestamp(60), 0.5), (Timestamp(120), 2.0)];
         assert_eq!(parse("ts,value\n60,0.5\n120, 2\n"), Ok(samples.clone()));
+        assert_eq!(parse("\u{feff}timestamp,cores\r\n60,0.5\r\n120,2\r\n"), Ok(samples.clone()));
         assert_eq!(parse("60,0.5\n\n120,2"), Ok(samples));
     }
 

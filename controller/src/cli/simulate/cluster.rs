@@ -40,12 +40,12 @@ pub struct Arguments {
 /// Lets the cluster live, prints the totals, and fails when a plan did.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { nodes, containers, seed, hours, .. } = *arguments;
-    let policy = policy::read_or(arguments.policy.as_deref(), policy::APPLY)?;
+    let (policy, note) = policy::acting(arguments.policy.as_deref(), policy::APPLY)?;
     let totals = simulate(Shape { nodes, containers, seed }, vec![policy], hours, &mut |hour| {
         progress(&format!("{hour} of {hours} hours"));
     });
     progress("");
-    show(&totals)?;
+    show(format_args!("{note}{totals}"))?;
     write_json(arguments.json.as_deref(), &totals)?;
     ensure!(totals.violations == 0, "{} violations in {} plans", totals.violations, totals.plans_checked);
     Ok(())

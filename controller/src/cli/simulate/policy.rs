@@ -39,12 +39,24 @@ pub fn read_or(path: Option<&Path>, yaml: &str) -> anyhow::Result<PolicyObject> 
     }
 }
 
-/// What has to be said of a policy that changes nothing, before any figures.
-pub fn note(PolicyObject { id, policy, .. }: &PolicyObject) -> String {
-    match policy.mode {
+/// The policy of a file, or this one, as it is when its changes are made, and what has to be said of that before any figures:
+/// how a policy that only recommends would do is seen when its advice is followed.
+pub fn acting(path: Option<&Path>, yaml: &str) -> anyhow::Result<(PolicyObject, String)> {
+    let mut object = read_or(path, yaml)?;
+    let PolicyObject { id, policy, .. } = &mut object;
+    let note = match policy.mode {
         Mode::Apply => String::new(),
-        mode => format!(
-            "{id} has mode {mode:?}, in which nothing is changed: the figures are those of the first request.\n\n"
-        ),
+        Mode::Recommend => {
+            format!("{id} has mode Recommend: what it recommends is taken as done (mode Apply).\n\n")
+        }
+        mode @ (Mode::Observe | Mode::Disabled) => {
+            format!(
+                "{id} has mode {mode:?}, in which nothing is changed: write `mode: Apply` to see what it would do.\n\n"
+            )
+        }
+    };
+    if policy.mode == Mode::Recommend {
+        policy.mode = Mode::Apply;
     }
+    Ok((object, note))
 }

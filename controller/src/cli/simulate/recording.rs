@@ -1,5 +1,6 @@
 //! `loadline simulate --recording`: what would have been decided about what a sampler recorded.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -24,16 +25,15 @@ pub fn run(
         replay(BufReader::new(file), policy, request).with_context(|| recording.display().to_string())?;
     match explain {
         Some(moment) => {
+            let full = |decision: &Decision| format!("{}/{}", decision.name.pod, decision.name.container);
             let named = |decision: &&Decision| {
-                let name = &decision.name;
-                name.container == moment.series || format!("{}/{}", name.pod, name.container) == moment.series
+                decision.name.container == moment.series || full(decision) == moment.series
             };
             let at = |decision: &&Decision| decision.at_seconds <= moment.at;
             let found = decisions.iter().filter(named).rfind(at);
             let found = found.with_context(|| {
-                let names: std::collections::BTreeSet<&str> =
-                    decisions.iter().map(|decision| decision.name.container.as_str()).collect();
-                let names: Vec<&str> = names.into_iter().collect();
+                let names: BTreeSet<String> = decisions.iter().map(full).collect();
+                let names: Vec<String> = names.into_iter().collect();
                 format!("--explain: nothing was decided about {moment}; there are: {}", names.join(", "))
             })?;
             show(format_args!("{}\n", found.record))?;

@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         neighbors: arguments.neighbors.into(),
         seed: arguments.seed,
     };
-    let policy = policy::read_or(arguments.policy.as_deref(), policy::APPLY_LIMITS)?;
+    let (policy, note) = policy::acting(arguments.policy.as_deref(), policy::APPLY_LIMITS)?;
     let all: Vec<Rates> = arguments.rps.iter().map(|path| Rates::read(path)).collect::<Result<_, _>>()?;
     let mut series = Vec::new();
     for rates in &all {
@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress("");
     let report = LoopReport { series };
-    show(format_args!("{}{report}", policy::note(&policy)))?;
+    show(format_args!("{note}{report}"))?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         let panels: Vec<Panel> = report.series.iter().map(panel).collect();

@@ -1,7 +1,6 @@
 //! `loadline simulate --trace`: traces through the controller's decisions, beside what another method makes of them.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -74,15 +73,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(recording) = recording {
         return super::recording::run(recording, given, *request, explain.as_ref());
     }
-    let policy = policy::read_or(given, policy::APPLY)?;
+    let (policy, note) = policy::acting(given, policy::APPLY)?;
+    let named = named(&arguments.trace);
     if let Some(moment) = explain {
-        return one_decision(&arguments.trace, moment, policy);
+        return one_decision(&named, moment, policy);
     }
-    let mut series = Vec::with_capacity(arguments.trace.len());
+    let mut series = Vec::with_capacity(named.len());
     let mut panels = Vec::new();
-    for (index, path) in arguments.trace.iter().enumerate() {
-        progress(&format!("{} of {}: {}", index + 1, arguments.trace.len(), path.display()));
-        let trace = Trace::read(path)?;
+    for (index, (name, path)) in named.iter().enumerate() {
+        progress(&format!("{} of {}: {}", index + 1, named.len(), path.display()));
+        let trace = Trace { name: name.clone(), ..Trace::read(path)? };
         let ours = replay(&trace, policy.clone()).context("a plan was not safe")?;
         let baseline = arguments.baseline.map(|baseline| score::replay(&trace, &mut *baseline.sizer()));
         series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress("");
     let report = Report::new(series);
-    show(format_args!("{}{report}", policy::note(&policy)))?;
+    show(format_args!("{note}{report}"))?;
     arguments.output.write_json(&report)?;
     if let Some(path) = &arguments.output.plot {
         write(path, &plot(&panels)?)?;
@@ -102,12 +102,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each trace and what it is called: its file without folder and ending, as far as that tells it from the others.
+fn named(traces: &[PathBuf]) -> Vec<(String, &Path)> {
+    let stem = |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let name = |path: &Path| {
+        let name = stem(path);
+        let is_one = traces.iter().filter(|other| stem(other) == name).count() == 1;
+        if is_one { name } else { path.with_extension("").display().to_string() }
+    };
+    traces.iter().map(|path| (name(path), path.as_path())).collect()
+}
+
 /// Prints the decision about one trace at one moment.
-fn one_decision(traces: &[PathBuf], moment: &Moment, policy: PolicyObject) -> anyhow::Result<()> {
-    let path = traces.iter().find(|path| path.file_stem().is_some_and(|name| name == moment.series.as_str()));
-    let path = path.with_context(|| {
-        let names: Vec<_> =
-            traces.iter().filter_map(|path| path.file_stem()).map(OsStr::to_string_lossy).collect();
+fn one_decision(named: &[(String, &Path)], moment: &Moment, policy: PolicyObject) -> anyhow::Result<()> {
+    let (_, path) = named.iter().find(|(name, _)| *name == moment.series).with_context(|| {
+        let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
         format!("--explain: no trace is called {}; there are: {}", moment.series, names.join(", "))
     })?;
     let trace = Trace::read(path)?;
@@ -115,4 +124,16 @@ fn one_decision(traces: &[PathBuf], moment: &Moment, policy: PolicyObject) -> an
     let record = decision(&trace, Timestamp(moment.at), policy).context("a plan was not safe")?;
     let record = record.with_context(|| format!("--explain: {} begins at {begins}", moment.series))?;
     show(format_args!("{record}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_of_one_name_go_by_their_paths() {
+        let paths = ["a/web.csv", "b/web.csv", "b/db.csv"].map(PathBuf::from);
+        let names: Vec<String> = named(&paths).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a/web", "b/web", "db"]);
+    }
 }
