@@ -142,16 +142,26 @@ impl Draft<'_> {
 
     /// What the node gives, where that is less than what the guards would leave; and why it is not more.
     pub(super) fn share(&mut self, resource: Resource, share: u64, short: &Reason) {
-        let ((has, _), (_, limit)) = (self.current().pair(resource), self.sizes.pair(resource));
-        if Some(share) >= self.guarded.pair(resource).0 {
-            return;
+        if Some(share) < self.guarded.pair(resource).0 {
+            self.mark(Step::Node, self.given(resource, share), short.clone());
         }
+    }
+
+    /// Whether so much of a resource would be too small a change.
+    pub(super) fn is_too_small(&self, resource: Resource, share: u64) -> bool {
+        let (current, given) = (self.current(), self.given(resource, share));
+        !given.same(resource, &current)
+            && guards::hysteresis(&self.facts, given).sizes.same(resource, &current)
+    }
+
+    /// What it gets when its node gives it so much of a resource.
+    fn given(&self, resource: Resource, share: u64) -> Sizes {
+        let ((has, _), (_, limit)) = (self.current().pair(resource), self.sizes.pair(resource));
         // What was not set and gets nothing stays so.
         let request = (share > 0 || has.is_some()).then_some(share);
         let given = self.sizes.with_pair(resource, (request, limit));
         let given = bounds::equal_limits(self.facts.pod, given);
-        let given = if given.direction(&self.current()) == Direction::Same { self.current() } else { given };
-        self.mark(Step::Node, given, short.clone());
+        if given.direction(&self.current()) == Direction::Same { self.current() } else { given }
     }
 
     pub(super) fn to_remember(&self) -> Remembered {

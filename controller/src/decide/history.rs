@@ -170,8 +170,14 @@ impl History {
         let last = since(1)?;
         let slot = |number: u64| Timestamp(number * Slot::SECONDS);
         let coming = self.day.mean(slot(next), slot(next + SUSTAINED_SLOTS));
-        let seasons = self.errors.seasonal_skill(SUSTAINED_HORIZON).is_some_and(|skill| skill > 0.0);
+        let seasons = self.seasonal_skill().is_some_and(|skill| skill > 0.0);
         Some(last.max(coming.filter(|_| seasons).or_else(|| since(SUSTAINED_SLOTS)).unwrap_or(last)))
+    }
+
+    /// By how much forecasts of half an hour by the time of day are sharper than those that do not know it, as
+    /// [`ForecastErrors::seasonal_skill`] has it.
+    pub fn seasonal_skill(&self) -> Option<f64> {
+        self.errors.seasonal_skill(SUSTAINED_HORIZON)
     }
 
     /// How wrong the forecasts were.

@@ -25,7 +25,7 @@
 //! | [`together`] | is it sized by what it did itself, or its workload's replicas? |
 //! | [`size`], [`target`] | what it should have |
 //! | [`bounds`], [`quota`] | what policy, limits and namespace allow |
-//! | [`node`], [`allocate`], [`weight`] | what its node can give |
+//! | [`node`], `market`, [`allocate`], [`weight`] | what its node can give |
 //! | [`guards`] | what must not happen now |
 //! | [`pod`], `order`, [`disruption`] | one action for a pod, in an order that fits, and no more restarts than allowed |
 //! | [`check`] | a second opinion on the plan |
@@ -39,6 +39,7 @@ pub mod duration;
 pub mod guards;
 pub mod history;
 pub mod labels;
+mod market;
 pub mod node;
 pub mod observation;
 mod order;

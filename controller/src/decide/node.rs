@@ -68,6 +68,24 @@ pub struct Claim<'a> {
     pub memory: (Bytes, Bytes),
 }
 
+impl Claim<'_> {
+    /// What it has and would have of a resource, in milli-CPU or bytes.
+    pub fn of(&self, resource: Resource) -> (u64, u64) {
+        match resource {
+            Resource::Cpu => (self.cpu.0.0, self.cpu.1.0),
+            Resource::Memory => (self.memory.0.0, self.memory.1.0),
+        }
+    }
+
+    /// What it has of a resource is enough.
+    pub fn wants_no_more(&mut self, resource: Resource) {
+        match resource {
+            Resource::Cpu => self.cpu.1 = self.cpu.0,
+            Resource::Memory => self.memory.1 = self.memory.0,
+        }
+    }
+}
+
 /// What each claim gets, in their order; never less than it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
@@ -76,6 +94,16 @@ pub struct Division {
     pub cpu: Result<Allocation, NodeOversubscribed>,
     /// Memory; `None` where it does not fit, and nothing may rise.
     pub memory: Option<Vec<Bytes>>,
+}
+
+impl Division {
+    /// What the claim at this place gets, in milli-CPU or bytes; `None` where nothing may rise.
+    pub fn share(&self, resource: Resource, position: usize) -> Option<u64> {
+        match resource {
+            Resource::Cpu => self.cpu.as_ref().ok().map(|cpu| cpu.shares[position].0),
+            Resource::Memory => self.memory.as_ref().map(|shares| shares[position].0),
+        }
+    }
 }
 
 /// Divides what is left of a node when everybody else has theirs.

@@ -16,7 +16,7 @@
 //! * What is only shown (Recommend, dry run) changes nothing for those that are applied: it takes neither room nor quota.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +24,8 @@ use super::allocate::Price;
 use super::bounds;
 use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts, refused};
-use super::node::{self, Claim, Held};
-use super::observation::{Autoscaler, ContainerKind, Node, Observation, Pod, PodUid, Priority, Workload};
+use super::node::Held;
+use super::observation::{Autoscaler, ContainerKind, Observation, Pod, PodUid, Priority, Workload};
 use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
 use super::quota::Ledger;
@@ -37,8 +37,8 @@ use super::sizes::{Resource, Sizes};
 use super::state::{ContainerState, Owner, State};
 use super::target::memory;
 use super::together::{Known, Together};
-use super::units::{Bytes, MilliCpu, Timestamp};
-use super::{order, pod};
+use super::units::Timestamp;
+use super::{market, order, pod};
 
 /// What was decided.
 #[must_use]
@@ -76,7 +76,7 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
         }
     }
     within_quotas(observation, &mut drafts);
-    let prices = within_nodes(observation, &held, &mut drafts);
+    let prices = market::within_nodes(observation, &held, &mut drafts);
     for draft in &mut drafts {
         draft.guard();
     }
@@ -228,6 +228,7 @@ fn consider<'a>(
         size::size(container, pod.qos, of, &known, lacks.is_none(), policy, now);
     let sizes = found.sizes;
     record.marks = marks;
+    record.inputs.seasonal_skill = found.seasonal_skill;
     if let Some(reason) = lacks.filter(|_| !undone && sizes == container.desired) {
         // Of one that is killed again and again, what would help says more than that it is.
         let binds = found.reasons.memory.filter(|memory| *memory == memory::Reason::LimitBinds);
@@ -272,6 +273,7 @@ fn inputs(
         cores: latest.and_then(super::observation::Reading::cores),
         memory: latest.and_then(super::observation::Reading::memory),
         memory_peak: state.memory.recent_peak(now),
+        seasonal_skill: None,
         waits,
     }
 }
@@ -358,67 +360,4 @@ fn below_limits(sizes: Sizes) -> Sizes {
             .map(|memory| sizes.memory_limit.map_or(memory, |limit| memory.min(limit))),
         ..sizes
     }
-}
-
-/// Divides each node among the containers that are changed; and then, for those that are only shown, as if they
-/// were, too.
-fn within_nodes(
-    observation: &Observation,
-    held: &BTreeMap<&str, Held>,
-    drafts: &mut [Draft<'_>],
-) -> BTreeMap<String, Price> {
-    let mut prices = BTreeMap::new();
-    let mut by_node: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        by_node.entry(draft.node_name).or_default().push(index);
-    }
-    for (name, all) in by_node {
-        let node = &observation.nodes[name];
-        let held = held.get(name).copied().unwrap_or_default();
-        let applied: Vec<usize> = all.iter().copied().filter(|index| drafts[*index].applies).collect();
-        let price = divide(observation, node, held, &applied, &BTreeSet::new(), drafts);
-        prices.extend(price.map(|price| (name.to_owned(), price)));
-        if applied.len() < all.len() {
-            divide(observation, node, held, &all, &applied.into_iter().collect(), drafts);
-        }
-    }
-    prices
-}
-
-/// Divides a node among these drafts, and gives their shares to those of them that are not `settled` yet. Returns
-/// what one more core would be worth.
-fn divide(
-    observation: &Observation,
-    node: &Node,
-    held: Held,
-    among: &[usize],
-    settled: &BTreeSet<usize>,
-    drafts: &mut [Draft<'_>],
-) -> Option<Price> {
-    let claims: Vec<_> = among.iter().map(|index| drafts[*index].claim(observation)).collect();
-    let ours = |get: fn(&Claim<'_>) -> u64| claims.iter().map(|claim| u128::from(get(claim))).sum::<u128>();
-    let left = |total: u64, held: u128, ours: u128| {
-        u64::try_from((u128::from(total) + ours).saturating_sub(held)).unwrap_or(u64::MAX)
-    };
-    let cpu = left(node.cpu.0, held.cpu, ours(|claim| claim.cpu.0.0));
-    let memory = left(node.memory.0, held.memory, ours(|claim| claim.memory.0.0));
-    let node::Division { cpu, memory } = node::divide(MilliCpu(cpu), Bytes(memory), &claims);
-    let frees = |get: fn(&Claim<'_>) -> (u64, u64)| claims.iter().map(get).any(|(has, wants)| wants < has);
-    let short = |resource, divided: bool, frees: bool| match (divided, frees) {
-        (false, _) => Reason::NodeOversubscribed,
-        (true, true) => Reason::RoomNotFreed(resource),
-        (true, false) => Reason::NodeFull(resource),
-    };
-    let cpu_short = short(Resource::Cpu, cpu.is_ok(), frees(|claim| (claim.cpu.0.0, claim.cpu.1.0)));
-    let memory_short =
-        short(Resource::Memory, memory.is_some(), frees(|claim| (claim.memory.0.0, claim.memory.1.0)));
-    let has: Vec<_> = claims.iter().map(|claim| (claim.cpu.0, claim.memory.0)).collect();
-    for (position, index) in among.iter().enumerate().filter(|(_, index)| !settled.contains(index)) {
-        let (has_cpu, has_memory) = has[position];
-        let cpu_share = cpu.as_ref().map_or(has_cpu, |cpu| cpu.shares[position]);
-        let memory_share = memory.as_ref().map_or(has_memory, |shares| shares[position]);
-        drafts[*index].share(Resource::Cpu, cpu_share.0, &cpu_short);
-        drafts[*index].share(Resource::Memory, memory_share.0, &memory_short);
-    }
-    cpu.ok().map(|cpu| cpu.price)
 }

@@ -124,6 +124,8 @@ pub enum Reason {
     NodeOversubscribed,
     /// The node has no more to share.
     NodeFull(Resource),
+    /// What the node has left is too little for a change to be worth it.
+    RoomTooSmall(Resource),
     /// The node has no more to share until what this plan takes from others there has been done.
     RoomNotFreed(Resource),
 
@@ -259,6 +261,9 @@ impl fmt::Display for Reason {
                 f.write_str("what runs on the node has requested more than it has: nothing rises there")
             }
             Self::NodeFull(resource) => write!(f, "its node has no more {resource} to share"),
+            Self::RoomTooSmall(resource) => {
+                write!(f, "what its node has left of {resource} is too little for a change to be worth it")
+            }
             Self::RoomNotFreed(resource) => write!(
                 f,
                 "its node has no more {resource} to share yet: others there shrink, and their room is given out once it is free"

@@ -96,6 +96,9 @@ pub struct Inputs {
     pub memory: Option<Bytes>,
     /// Highest working set of the last day.
     pub memory_peak: Option<Bytes>,
+    /// By how many thousandths forecasts by the time of day are sharper than those that do not know it; `None` where that is not
+    /// known, or nothing is forecast.
+    pub seasonal_skill: Option<i16>,
     /// What the waits say; `None` where only use is known.
     pub waits: Option<Waits>,
 }
@@ -230,7 +233,7 @@ impl DecisionRecord {
 
 impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { age, history, whose, cores, memory, memory_peak, waits } = self;
+        let Self { age, history, whose, cores, memory, memory_peak, seasonal_skill, waits } = self;
         let history_of = match whose {
             Whose::Own => "history",
             Whose::Workload => "its workload's history",
@@ -245,6 +248,17 @@ impl fmt::Display for Inputs {
         if let Some(peak) = memory_peak {
             write!(f, ", peak {peak}")?;
         }
+        match seasonal_skill {
+            None => {}
+            Some(..=0) => f.write_str("; the time of day tells nothing")?,
+            Some(skill) => {
+                write!(
+                    f,
+                    "; by the time of day forecasts are {} sharper",
+                    PerMille(skill.unsigned_abs().into())
+                )?;
+            }
+        }
         match waits {
             None => f.write_str("; usage only"),
             Some(Waits { demand, p99, throttled, objectives }) => {
@@ -255,7 +269,12 @@ impl fmt::Display for Inputs {
                 if let Some(throttled) = throttled {
                     write!(f, "; throttled {throttled} of {}", objectives.throttled_share)?;
                 }
-                write!(f, "; wants {:.3} cores ({:.3} to {:.3})", demand.point, demand.lower, demand.upper)
+                let Demand { point, lower, upper, confidence, .. } = demand;
+                write!(
+                    f,
+                    "; wants {point:.3} cores ({lower:.3} to {upper:.3}), {:.0}% sure",
+                    100.0 * confidence
+                )
             }
         }
     }

@@ -69,6 +69,9 @@ pub struct Found {
     pub reasons: Reasons,
     /// The policy's [fingerprint](Policy::fingerprint): by another one it is found anew.
     pub policy: u32,
+    /// By how many thousandths forecasts by the time of day are sharper than those that do not know it; `None` before both have
+    /// been judged, and where nothing is forecast.
+    pub seasonal_skill: Option<i16>,
 }
 
 /// Memory as people write it: up to the next MiB.
@@ -177,7 +180,11 @@ pub fn size(
         true => unknown,
         false => Resource::ALL.into_iter().filter(|resource| sizes.same(*resource, &current)).collect(),
     };
-    let found = Found { sizes, reasons, policy: fingerprint };
+    let forecast = measured && policy.history.percentile.is_none();
+    // Of more than 32 times sharper nobody asks how much.
+    let per_mille = |skill: f64| (1000.0 * skill).round() as i16;
+    let seasonal_skill = history.seasonal_skill().filter(|_| forecast).map(per_mille);
+    let found = Found { sizes, reasons, policy: fingerprint, seasonal_skill };
     Sized { found, marks, unknown, unmeasured: (!measured).then_some(base) }
 }
 
