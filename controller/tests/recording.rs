@@ -123,7 +123,7 @@ fn the_command_prints_them_and_explains_one_moment() {
     );
     let (code, _, error) = run(&["--explain", "nobody@9"]);
     assert_eq!(code, Some(1));
-    assert!(error.contains("there are: beside-host, crowded"), "{error}");
+    assert!(error.contains("there are: beside-host/beside-host, crowded/crowded"), "{error}");
     let (code, _, error) = run(&["--explain", "crowded"]);
     assert_eq!((code, error.contains("SERIES@SECONDS")), (Some(2), true));
 }
