@@ -7,8 +7,9 @@
 //! ```
 //!
 //! It is made to be awkward rather than typical: some containers have no limit, some no request, some pods are Guaranteed,
-//! BestEffort, opted out, not ready, crash-looping, scaled by an autoscaler or under a budget; some nodes come under pressure,
-//! cannot resize or send nothing for a while; some resizes are deferred; a quota and a LimitRange are in the way.
+//! BestEffort, opted out, not ready, crash-looping, scaled by an autoscaler or under a budget; some have a memory limit that is far too
+//! low and are killed for it; some nodes come under pressure, cannot resize or send nothing for a while; some resizes are
+//! deferred, and some patches are lost on their way; a quota and a LimitRange are in the way.
 //!
 //! # Invariants
 //!
@@ -39,6 +40,13 @@ use crate::decide::units::{Bytes, MilliCpu, Timestamp};
 /// When it begins: midnight.
 pub const START: Timestamp = Timestamp(1_700_006_400);
 const MINUTE_SECONDS: u64 = 60;
+/// Of patches and evictions so many are lost: the API server was away, or somebody else was faster.
+const LOST: f64 = 0.05;
+/// Of Burstable containers so many have a memory limit that is far too low.
+const STINGY: f64 = 0.03;
+const STINGY_MEMORY: Bytes = Bytes(48 << 20);
+/// Who was killed is started again after at most so long, as the kubelet's back-off has it.
+const DOWN_MINUTES: u64 = 5;
 /// CPUs of a node.
 const CPUS: u32 = 32;
 /// Containers of ordinary size that a node has room for.
@@ -84,6 +92,8 @@ struct Template {
 pub struct Cluster {
     shape: Shape,
     random: Random,
+    /// Of what goes wrong: so that the rest is the same whatever does.
+    mishaps: Random,
     /// What decisions look at.
     pub observation: Observation,
     /// Now.
@@ -96,6 +106,12 @@ pub struct Cluster {
     wanted: BTreeMap<(PodUid, String), f64>,
     /// Nodes whose sampler is silent, and until when.
     silent: BTreeMap<String, Timestamp>,
+    /// Containers that were killed, and until when they are down.
+    down: BTreeMap<(PodUid, String), Timestamp>,
+    /// Containers that have been killed for want of memory, all in all.
+    pub kills: u64,
+    /// Actions that have been lost, all in all.
+    pub lost: u64,
     pods_made: u64,
     versions: u64,
 }
@@ -106,6 +122,7 @@ impl Cluster {
         let mut cluster = Self {
             shape,
             random: Random::new(shape.seed, 0),
+            mishaps: Random::new(shape.seed, u64::MAX),
             observation: Observation { policies, ..Observation::default() },
             now: START,
             templates: Vec::new(),
@@ -113,6 +130,9 @@ impl Cluster {
             loads: BTreeMap::new(),
             wanted: BTreeMap::new(),
             silent: BTreeMap::new(),
+            down: BTreeMap::new(),
+            kills: 0,
+            lost: 0,
             pods_made: 0,
             versions: 0,
         };
@@ -216,7 +236,14 @@ impl Cluster {
         let crashes = random.happens(0.01);
         // What a LimitRange forbids the server would not have let in.
         let most = if namespace == LIMITED { MOST } else { MilliCpu::MAX };
-        let containers = (0..count).map(|_| container_sizes(random, qos, most, scale)).collect();
+        let mut containers: Vec<_> = (0..count).map(|_| container_sizes(random, qos, most, scale)).collect();
+        for (sizes, _) in containers.iter_mut().filter(|_| qos == Qos::Burstable) {
+            if self.mishaps.happens(STINGY) {
+                (sizes.memory_request, sizes.memory_limit) = (Some(STINGY_MEMORY), Some(STINGY_MEMORY));
+                // Else it could be Guaranteed.
+                sizes.cpu_limit = None;
+            }
+        }
         let workload = Workload { kind, name: format!("app-{index}") };
         if random.happens(0.1) {
             self.observation.autoscalers.push(Autoscaler {
@@ -325,6 +352,7 @@ impl Cluster {
         self.now = self.now.plus_seconds(MINUTE_SECONDS);
         self.churn();
         self.weather();
+        self.revive();
         self.work();
         self.settle();
     }
@@ -351,6 +379,7 @@ impl Cluster {
             let key = (uid.clone(), name);
             self.loads.remove(&key);
             self.wanted.remove(&key);
+            self.down.remove(&key);
         }
         self.made_of.remove(uid)
     }
@@ -379,7 +408,8 @@ impl Cluster {
         for uid in flipped {
             let version = self.version();
             let crashes = self.made_of.get(&uid).is_some_and(|template| self.templates[*template].crashes);
-            if let Some(pod) = self.observation.pods.get_mut(&uid).filter(|_| !crashes) {
+            let down = self.down.keys().any(|(of, _)| *of == uid);
+            if let Some(pod) = self.observation.pods.get_mut(&uid).filter(|_| !crashes && !down) {
                 pod.ready = !pod.ready;
                 pod.containers.values_mut().for_each(|container| container.ready = pod.ready);
                 pod.resource_version = version;
@@ -387,15 +417,51 @@ impl Cluster {
         }
     }
 
+    /// Who was killed is started again, when his time is over.
+    fn revive(&mut self) {
+        let now = self.now;
+        for (uid, name) in self.down.extract_if(.., |_, until| *until <= now).map(|(key, _)| key) {
+            let Some(pod) = self.observation.pods.get_mut(&uid) else { continue };
+            if let Some(container) = pod.containers.get_mut(&name) {
+                (container.status, container.ready) = (ContainerStatus::Running { since: now }, true);
+            }
+            pod.ready = pod.containers.values().all(|container| container.ready);
+        }
+    }
+
+    /// Kills those who use more memory than their limit in force.
+    fn kill(&mut self, starved: Vec<(PodUid, String)>) {
+        for (uid, name) in starved {
+            let version = self.version();
+            let Some(pod) = self.observation.pods.get_mut(&uid) else { continue };
+            let Some(container) = pod.containers.get_mut(&name) else { continue };
+            (container.oom_killed, container.ready) = (Some(self.now), false);
+            container.status = ContainerStatus::CrashLooping;
+            container.restarts += 1;
+            (pod.ready, pod.resource_version) = (false, version);
+            let minutes = 1 + self.mishaps.below(DOWN_MINUTES);
+            self.wanted.remove(&(uid.clone(), name.clone()));
+            self.down.insert((uid, name), self.now.plus_seconds(MINUTE_SECONDS * minutes));
+            self.kills += 1;
+        }
+    }
+
     /// Everybody wants, the limits and the nodes give.
     fn work(&mut self) {
+        let mut starved = Vec::new();
         let mut by_node: BTreeMap<String, Vec<(PodUid, String, Share)>> = BTreeMap::new();
         for (uid, pod) in &self.observation.pods {
             let Some(node) = &pod.node else { continue };
             for (name, container) in &pod.containers {
                 let key = (uid.clone(), name.clone());
-                let Some(load) = self.loads.get_mut(&key) else { continue };
+                let Some(load) = self.loads.get_mut(&key).filter(|_| !self.down.contains_key(&key)) else {
+                    continue;
+                };
                 let (wants, memory) = load.minute(self.now);
+                if container.actual.unwrap_or_default().memory_limit.is_some_and(|limit| memory > limit) {
+                    starved.push(key);
+                    continue;
+                }
                 let wants = if pod.ready { wants } else { wants * 0.1 };
                 self.wanted.insert(key, wants);
                 let in_force = container.actual.unwrap_or_default();
@@ -406,6 +472,7 @@ impl Cluster {
                 by_node.entry(node.clone()).or_default().push((uid.clone(), name.clone(), share));
             }
         }
+        self.kill(starved);
         for (node, containers) in by_node {
             let shares: Vec<Share> = containers.iter().map(|(.., share)| *share).collect();
             let given = divide(f64::from(CPUS), &shares);
@@ -443,9 +510,14 @@ impl Cluster {
         self.count_quotas();
     }
 
-    /// Does what a plan says, as the API server and the kubelets would: now and then a resize is deferred for some minutes.
+    /// Does what a plan says, as the API server and the kubelets would: now and then a resize is deferred for some minutes, and now
+    /// and then nobody hears of it.
     pub fn apply(&mut self, plan: &Plan) {
         for action in &plan.actions {
+            if self.mishaps.happens(LOST) {
+                self.lost += 1;
+                continue;
+            }
             let version = self.version();
             let deferred = self.random.happens(0.02);
             if action.kind == ActionKind::Recreate {

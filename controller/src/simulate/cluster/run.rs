@@ -43,6 +43,10 @@ pub struct Totals {
     pub actions: u64,
     /// Plans that were checked.
     pub plans_checked: u64,
+    /// Containers that were killed for want of memory.
+    pub kills: u64,
+    /// Actions that were lost on their way.
+    pub lost: u64,
     /// Violations that the checker found.
     pub violations: u64,
     /// The first of them.
@@ -154,6 +158,7 @@ pub fn run(shape: Shape, policies: Vec<PolicyObject>, hours: u64, told: &mut dyn
     let [slack, under, unmet] = others.shares();
     totals.untouched = Untouched { slack, under, unmet };
     totals.containers = cluster.containers();
+    (totals.kills, totals.lost) = (cluster.kills, cluster.lost);
     let container_days = sums.minutes as f64 / 1440.0;
     totals.changes_per_day =
         if judged_minutes > 0 && container_days > 0.0 { changes as f64 / container_days } else { 0.0 };
@@ -176,7 +181,8 @@ impl fmt::Display for Totals {
         row("under", *under, untouched.under)?;
         row("unmet", *unmet, untouched.unmet)?;
         writeln!(f, "{:18}{:>10.1} a day and container", "changes", self.changes_per_day)?;
-        writeln!(f, "{:18}{:>10}", "resizes", self.actions)?;
+        writeln!(f, "{:18}{:>10} of which {} were lost", "resizes", self.actions, self.lost)?;
+        writeln!(f, "{:18}{:>10}", "OOM kills", self.kills)?;
         writeln!(f, "{:18}{:>10} with {} violations", "plans checked", self.plans_checked, self.violations)?;
         let each_us = 1e3 * self.decide_ms / (*containers).max(1) as f64;
         writeln!(f, "{:18}{:>7.1} ms ({each_us:.1} µs a container)", "decision", self.decide_ms)?;
@@ -190,5 +196,35 @@ impl fmt::Display for Totals {
             writeln!(f, "violation: {violation}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::policy::{ControlledValues, Fallback, Mode, Policy};
+    use crate::decide::scope::{NamespaceScope, PolicyId, WorkloadSelector};
+    use crate::decide::units::Timestamp;
+
+    #[test]
+    fn every_plan_holds_whatever_is_killed_and_lost() {
+        let mut policy = Policy { mode: Mode::Apply, ..Policy::default() };
+        policy.controlled_values = ControlledValues::RequestsAndLimits;
+        policy.resize.fallback = Fallback::Recreate;
+        let policy = PolicyObject {
+            id: PolicyId { namespace: None, name: "all".into() },
+            created: Timestamp(0),
+            namespaces: NamespaceScope::default(),
+            selector: WorkloadSelector::default(),
+            policy,
+        };
+        let (mut kills, mut lost) = (0, 0);
+        for seed in 0..4 {
+            let shape = Shape { nodes: 3, containers: 30, seed };
+            let totals = run(shape, vec![policy.clone()], 1, &mut |_| ());
+            assert_eq!(totals.first_violations, [""; 0], "seed {seed}");
+            (kills, lost) = (kills + totals.kills, lost + totals.lost);
+        }
+        assert!(kills >= 10 && lost >= 3, "{kills} kills and {lost} that were lost are too few to tell");
     }
 }
