@@ -83,7 +83,7 @@ fn pod(name: &str, has: Sizes, since: Timestamp) -> Pod {
         name: name.into(),
         resource_version: "1".into(),
         node: Some("a".into()),
-        workload: Some(Workload { kind: WorkloadKind::Deployment, name: "web".into() }),
+        made_by: MadeBy::Workload(Workload { kind: WorkloadKind::Deployment, name: "web".into() }),
         labels: BTreeMap::new(),
         qos: Qos::Burstable,
         phase: Phase::Running,

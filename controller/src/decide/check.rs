@@ -1,6 +1,6 @@
 //! Is this plan safe? A second opinion on every plan: in tests, in simulations and before it is executed.
 //!
-//! It shares no code with the pipeline but the types, the choice of a policy and what is remembered of a container. It looks
+//! It shares no code with the pipeline but the types, the choice of a policy and what is remembered of a pod. It looks
 //! at what is observed and at what is planned, and knows nothing of how the plan came about. A plan that fails is
 //! not executed: only a [`Checked`] one can be. What is planned on the nodes that nothing is wrong with makes such a plan of its
 //! own ([`safe_part`]), so that one pod does not stop the whole cluster.
@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use self::change::Changed;
 use super::labels::Labels;
-use super::observation::{Observation, Phase, Pod, PodUid, Qos, ResizeState};
+use super::observation::{MadeBy, Observation, Phase, Pod, PodUid, Qos, ResizeState, Workload};
 use super::plan::{Action, ActionKind, Plan};
 use super::policy::{GuaranteedPods, Mode, Policy};
 use super::scope::{Selection, Subject, select};
@@ -228,7 +228,7 @@ impl Check<'_> {
         self.require(action, "", as_planned, Violation::NotAsPlanned);
         self.require(action, "", !action.containers.is_empty(), Violation::Empty);
         self.require(action, "", !self.observation.settings.dry_run, Violation::DryRun);
-        let Some(policy) = self.policy(pod) else {
+        let Some(policy) = self.policy(&action.uid, pod) else {
             return self.find(action, "", Violation::NotApplied);
         };
         let lives = !pod.terminating && pod.phase == Phase::Running && !pod.is_static;
@@ -257,8 +257,21 @@ impl Check<'_> {
         }
     }
 
+    /// Who made a pod, as is observed or remembered.
+    fn maker<'b>(&'b self, uid: &PodUid, pod: &'b Pod) -> MadeBy<&'b Workload> {
+        let remembered = self.state.pods.get(uid).and_then(|remembered| remembered.owner.as_ref());
+        match (&pod.made_by, remembered) {
+            (MadeBy::Nobody, _) => MadeBy::Nobody,
+            (MadeBy::Workload(workload), _) => MadeBy::Workload(workload),
+            (MadeBy::Unknown, Some(owner)) if owner.namespace == pod.namespace => {
+                MadeBy::Workload(&owner.workload)
+            }
+            (MadeBy::Unknown, _) => MadeBy::Unknown,
+        }
+    }
+
     /// The policy that applies changes to this pod.
-    fn policy(&self, pod: &Pod) -> Option<Policy> {
+    fn policy(&self, uid: &PodUid, pod: &Pod) -> Option<Policy> {
         let none = Labels::new();
         let namespace_labels = self.observation.namespaces.get(&pod.namespace).unwrap_or(&none);
         let out = |labels: &Labels| labels.get("loadline.dev/enabled").is_some_and(|value| value == "false");
@@ -268,8 +281,8 @@ impl Check<'_> {
         {
             return None;
         }
-        let workload = pod.workload.as_ref().map(|workload| (workload.kind, workload.name.as_str()));
-        let subject = Subject { namespace: &pod.namespace, namespace_labels, workload, labels: &pod.labels };
+        let made_by = self.maker(uid, pod);
+        let subject = Subject { namespace: &pod.namespace, namespace_labels, made_by, labels: &pod.labels };
         match select(self.observation.policies.iter(), &subject) {
             Selection::Chosen { policy, .. } if policy.mode == Mode::Apply => Some(*policy),
             _ => None,

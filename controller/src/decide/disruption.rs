@@ -8,6 +8,7 @@
 //! An eviction counts once its pod is seen to go. One that is planned and not seen, since the plan was not executed or the API server
 //! said no, is forgotten after [`FIRST`], and may be planned again.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -15,10 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::duration::Seconds;
 use super::guards::refused::{FIRST, LONGEST};
-use super::observation::{Observation, Phase, Pod, PodUid};
+use super::observation::{MadeBy, Observation, Phase, Pod, PodUid, Workload};
 use super::plan::{Action, Change};
-use super::reason::Reason;
-use super::scope::WorkloadKind;
+use super::reason::{ByOwner, Reason};
 use super::sizes::Resource;
 use super::state::{Owner, State};
 use super::units::Timestamp;
@@ -163,26 +163,55 @@ pub(super) struct Disruption<'a> {
     now: Timestamp,
     /// Of each budget, in their order.
     taken: Vec<u32>,
-    workloads: BTreeSet<(&'a str, WorkloadKind, &'a str)>,
+    workloads: BTreeSet<(&'a str, &'a Workload)>,
+    /// Only looked at where something would be disrupted.
+    pods: OnceCell<Pods<'a>>,
+}
+
+/// The pods of each workload.
+struct Pods<'a> {
+    by_workload: BTreeMap<(&'a str, &'a Workload), Vec<&'a Pod>>,
+    /// By namespace, those that may be of any workload there: nobody knows who made them.
+    unknown: BTreeMap<&'a str, Vec<&'a Pod>>,
+}
+
+impl<'a> Pods<'a> {
+    fn of(observation: &'a Observation, state: &'a State) -> Self {
+        let mut pods = Self { by_workload: BTreeMap::new(), unknown: BTreeMap::new() };
+        for (uid, pod) in &observation.pods {
+            let namespace = pod.namespace.as_str();
+            match state.made_by(uid, pod) {
+                MadeBy::Workload(of) => pods.by_workload.entry((namespace, of)).or_default().push(pod),
+                MadeBy::Unknown => pods.unknown.entry(namespace).or_default().push(pod),
+                MadeBy::Nobody => {}
+            }
+        }
+        pods
+    }
 }
 
 impl<'a> Disruption<'a> {
     /// Nobody yet.
     pub(super) fn new(observation: &'a Observation, state: &'a State, now: Timestamp) -> Self {
         let taken = vec![0; observation.disruption_budgets.len()];
-        Self { observation, state, now, taken, workloads: BTreeSet::new() }
+        Self { observation, state, now, taken, workloads: BTreeSet::new(), pods: OnceCell::new() }
     }
 
     /// Why this pod may not be disrupted, if it may not.
-    pub(super) fn refusal(&self, pod: &Pod, disrupts: Disrupts) -> Option<Reason> {
+    pub(super) fn refusal(&self, uid: &PodUid, pod: &'a Pod, disrupts: Disrupts) -> Option<Reason> {
+        let workload = match self.state.made_by(uid, pod) {
+            MadeBy::Workload(workload) => Some(workload),
+            MadeBy::Nobody => None,
+            MadeBy::Unknown => return Some(Reason::OwnerUnknown(ByOwner::Disruption(disrupts))),
+        };
         if disrupts == Disrupts::Eviction {
-            let Some(workload) = &pod.workload else { return Some(Reason::NoOwner) };
+            let Some(workload) = workload else { return Some(Reason::NoOwner) };
             let owner = Owner { namespace: pod.namespace.clone(), workload: workload.clone() };
             let last = self.state.recreated.get(&owner);
             if let Some(reason) = last.and_then(|last| last.refusal(self.now)) {
                 return Some(reason);
             }
-            if self.is_only_ready(pod) {
+            if answers(pod) && self.of_workload(pod, workload).filter(|other| answers(other)).count() <= 1 {
                 return Some(Reason::OnlyReplica);
             }
         }
@@ -195,17 +224,20 @@ impl<'a> Disruption<'a> {
                 return Some(Reason::DisruptionTaken(disrupts, budget.name.clone()));
             }
         }
-        let workload = workload(pod)?;
-        let under_way = self.workloads.contains(&workload) || answers(pod) && self.another_is_away(pod);
+        let workload = workload?;
+        let under_way = self.workloads.contains(&(pod.namespace.as_str(), workload))
+            || answers(pod) && self.another_is_away(pod, workload);
         under_way.then_some(Reason::WorkloadDisrupted(disrupts))
     }
 
     /// This pod is disrupted.
-    pub(super) fn take(&mut self, pod: &'a Pod) {
+    pub(super) fn take(&mut self, uid: &PodUid, pod: &'a Pod) {
         for index in self.budgets(pod) {
             self.taken[index] += 1;
         }
-        self.workloads.extend(workload(pod));
+        if let MadeBy::Workload(workload) = self.state.made_by(uid, pod) {
+            self.workloads.insert((&pod.namespace, workload));
+        }
     }
 
     /// The budgets that count a pod, by their index.
@@ -217,29 +249,27 @@ impl<'a> Disruption<'a> {
             .collect()
     }
 
-    /// Whether nobody else of its workload would be left to answer.
-    fn is_only_ready(&self, pod: &Pod) -> bool {
-        answers(pod) && self.of_workload(pod).filter(|other| answers(other)).count() <= 1
-    }
-
-    /// Whether another pod of its workload does not answer: it may be the one that was disrupted last.
-    fn another_is_away(&self, pod: &Pod) -> bool {
+    /// Whether another pod of its workload does not answer, or one that may be: it may be the one that was disrupted last.
+    fn another_is_away(&self, pod: &'a Pod, workload: &Workload) -> bool {
         let alive = |other: &&Pod| !matches!(other.phase, Phase::Succeeded | Phase::Failed);
-        self.of_workload(pod).filter(alive).any(|other| other.name != pod.name && !answers(other))
+        let unknown = self.pods().unknown.get(pod.namespace.as_str());
+        let others = self.of_workload(pod, workload).chain(unknown.into_iter().flatten().copied());
+        others.filter(alive).any(|other| other.name != pod.name && !answers(other))
     }
 
-    fn of_workload(&self, pod: &Pod) -> impl Iterator<Item = &'a Pod> {
-        self.observation.pods.values().filter(move |other| workload(other) == workload(pod))
+    fn of_workload<'b>(&'b self, pod: &'b Pod, workload: &'b Workload) -> impl Iterator<Item = &'b Pod> {
+        let pods = self.pods().by_workload.get(&(pod.namespace.as_str(), workload));
+        pods.into_iter().flatten().copied()
+    }
+
+    fn pods(&self) -> &Pods<'a> {
+        self.pods.get_or_init(|| Pods::of(self.observation, self.state))
     }
 }
 
 /// Whether a pod does its work, so that it would be missed.
 fn answers(pod: &Pod) -> bool {
     pod.ready && !pod.terminating && pod.phase == Phase::Running
-}
-
-fn workload(pod: &Pod) -> Option<(&str, WorkloadKind, &str)> {
-    pod.workload.as_ref().map(|of| (pod.namespace.as_str(), of.kind, of.name.as_str()))
 }
 
 #[cfg(test)]

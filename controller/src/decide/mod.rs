@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`pipeline`], `draft` | puts them together |
 //! | [`select`] | is it looked at, by which policy, and is there data? |
+//! | [`autoscalers`] | which HorizontalPodAutoscalers scale it? |
 //! | [`together`] | is it sized by what it did itself, or its workload's replicas? |
 //! | [`size`], [`target`] | what it should have |
 //! | [`bounds`], [`quota`] | what policy, limits and namespace allow |
@@ -31,6 +32,7 @@
 //! | [`check`] | a second opinion on the plan |
 
 pub mod allocate;
+pub mod autoscalers;
 pub mod bounds;
 pub mod check;
 pub mod disruption;

@@ -133,8 +133,8 @@ pub struct Pod {
     pub resource_version: String,
     /// Where it runs; `None` while it is not scheduled.
     pub node: Option<String>,
-    /// Who made it; `None` where nobody did, or where that cannot be told.
-    pub workload: Option<Workload>,
+    /// Who made it, as far as that can be told now.
+    pub made_by: MadeBy,
     /// Its labels.
     pub labels: Labels,
     /// Its class, which never changes.
@@ -187,7 +187,31 @@ impl Pod {
     }
 }
 
-/// Who made a pod: the top of its owners.
+/// Who made a pod. What goes by it takes what was last known where it cannot be told
+/// ([`State::made_by`](super::state::State::made_by)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MadeBy<W = Workload> {
+    /// Nobody: it has no owner.
+    Nobody,
+    /// This workload.
+    Workload(W),
+    /// It has an owner, and whose that is cannot be told: it could not be read, or not yet.
+    Unknown,
+}
+
+impl MadeBy {
+    /// The same, borrowed.
+    pub fn as_ref(&self) -> MadeBy<&Workload> {
+        match self {
+            Self::Nobody => MadeBy::Nobody,
+            Self::Workload(workload) => MadeBy::Workload(workload),
+            Self::Unknown => MadeBy::Unknown,
+        }
+    }
+}
+
+/// Who made a pod: the topmost of its owners whose replicas can be scaled or that is of one of the kinds that Kubernetes
+/// has. An operator's object above that is not looked at: HorizontalPodAutoscalers do not scale it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Workload {
     /// What it is.
@@ -553,7 +577,7 @@ mod tests {
             name: "web".into(),
             resource_version: "1".into(),
             node: None,
-            workload: None,
+            made_by: MadeBy::Nobody,
             labels: Labels::new(),
             qos: Qos::Burstable,
             phase: Phase::Running,

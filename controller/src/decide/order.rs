@@ -41,14 +41,15 @@ pub(super) fn plan(
             let of_pod = of_pod(drafts, &action.uid);
             let pod = &observation.pods[&action.uid];
             let disrupts = disrupts(action.kind, &drafts[of_pod.clone()]);
-            if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) {
+            if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(&action.uid, pod, disrupts))
+            {
                 less = true;
                 plan.actions.extend(undisrupting(observation, &action, &reason, of_pod, drafts));
                 continue;
             }
             // Only what nothing else holds takes of what may be disrupted.
             if disrupts.is_some() {
-                disruption.take(pod);
+                disruption.take(&action.uid, pod);
             }
             plan.actions.push(action);
         }

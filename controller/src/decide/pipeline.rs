@@ -21,11 +21,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::allocate::Price;
+use super::autoscalers::Autoscalers;
 use super::bounds;
 use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts, refused};
 use super::node::Held;
-use super::observation::{Autoscaler, ContainerKind, Observation, Pod, PodUid, Priority, Workload};
+use super::observation::{ContainerKind, MadeBy, Observation, Pod, PodUid, Priority};
 use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
 use super::quota::Ledger;
@@ -56,13 +57,16 @@ pub struct Outcome {
 
 /// Decides. The state goes in and comes out again: it is large, and nobody needs it twice.
 pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcome {
-    let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> =
-        observation.pods.iter().map(|(uid, pod)| (uid, select::policy(observation, pod))).collect();
+    let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> = observation
+        .pods
+        .iter()
+        .map(|(uid, pod)| (uid, select::policy(observation, pod, state.made_by(uid, pod))))
+        .collect();
     let held = Held::by_node(observation);
     let mut state = remember(observation, state, &chosen, &held, now);
     let settings = |uid: &PodUid| Some(&chosen.get(uid)?.as_ref().ok()?.policy.history);
     let together = Together::of(&state, settings, now);
-    let around = Around { autoscalers: autoscalers(observation), held: &held };
+    let around = Around { autoscalers: Autoscalers::of(&observation.autoscalers), held: &held };
 
     let mut records = Vec::new();
     let mut drafts = Vec::new();
@@ -90,8 +94,9 @@ pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcom
     state.apart = apart;
     for action in plan.actions.iter().filter(|action| action.kind == ActionKind::Recreate) {
         let Ok(Chosen { policy, .. }) = &chosen[&action.uid] else { continue };
-        let Some(workload) = observation.pods[&action.uid].workload.clone() else { continue };
-        let owner = Owner { namespace: action.namespace.clone(), workload };
+        let made_by = state.made_by(&action.uid, &observation.pods[&action.uid]);
+        let MadeBy::Workload(workload) = made_by else { continue };
+        let owner = Owner { namespace: action.namespace.clone(), workload: workload.clone() };
         state.recreated.entry(owner).or_default().plan(action, policy.resize.cooldown, now);
     }
     for Remembered { uid, container, found, known_since, planned, boosted_from } in remembered {
@@ -124,10 +129,15 @@ fn remember(
         let place = refused::Place { pod, node, held: held.get(name.as_str()).copied().unwrap_or_default() };
         let is_new = !state.pods.contains_key(uid);
         let of_pod = state.pods.entry(uid.clone()).or_default();
-        if let Some(workload) = &pod.workload
-            && !of_pod.owner.as_ref().is_some_and(|owner| owner.is(&pod.namespace, workload))
-        {
-            of_pod.owner = Some(Owner { namespace: pod.namespace.clone(), workload: workload.clone() });
+        match &pod.made_by {
+            MadeBy::Unknown => {}
+            MadeBy::Nobody => of_pod.owner = None,
+            MadeBy::Workload(workload) => {
+                if !of_pod.owner.as_ref().is_some_and(|owner| owner.is(&pod.namespace, workload)) {
+                    of_pod.owner =
+                        Some(Owner { namespace: pod.namespace.clone(), workload: workload.clone() });
+                }
+            }
         }
         if let Some(owner) = of_pod.owner.as_ref().filter(|_| is_new)
             && let Some(recreation) = state.recreated.get_mut(owner)
@@ -199,6 +209,7 @@ fn consider<'a>(
         return stop(record, reason);
     };
     let known = together.known(uid, name, of);
+    let made_by = state.made_by(uid, pod);
     record.inputs = inputs(of, &known, container, policy, now);
     let facts = Facts {
         now,
@@ -207,7 +218,8 @@ fn consider<'a>(
         node,
         policy,
         state: of,
-        autoscalers: around.scaling(pod),
+        made_by,
+        autoscalers: around.autoscalers.scaling(pod, made_by),
         held: around.held.get(node_name.as_str()).copied().unwrap_or_default(),
         known_for: known.age(),
         urgent: size::urgent(container, of, policy, now),
@@ -282,26 +294,6 @@ fn inputs(
 struct Around<'a> {
     autoscalers: Autoscalers<'a>,
     held: &'a BTreeMap<&'a str, Held>,
-}
-
-/// By namespace and workload.
-type Autoscalers<'a> = BTreeMap<(&'a str, &'a Workload), Vec<&'a Autoscaler>>;
-
-fn autoscalers(observation: &Observation) -> Autoscalers<'_> {
-    let mut all = Autoscalers::new();
-    for autoscaler in &observation.autoscalers {
-        all.entry((&autoscaler.namespace, &autoscaler.workload)).or_default().push(autoscaler);
-    }
-    all.values_mut().for_each(|of_workload| of_workload.sort_by(|one, other| one.name.cmp(&other.name)));
-    all
-}
-
-impl<'a> Around<'a> {
-    /// The autoscalers of a pod's workload.
-    fn scaling(&'a self, pod: &'a Pod) -> &'a [&'a Autoscaler] {
-        let of = |workload| self.autoscalers.get(&(pod.namespace.as_str(), workload));
-        pod.workload.as_ref().and_then(of).map_or(&[], Vec::as_slice)
-    }
 }
 
 /// A pod's priority as a number.

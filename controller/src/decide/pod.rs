@@ -54,7 +54,7 @@ pub(super) fn actions(
         let kind = how(&changing, drafts);
         let disrupts = disrupts(kind, changing.iter().map(|index| &drafts[*index]));
         // Held whatever the plan does to others.
-        if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(pod, disrupts)) {
+        if let Some(reason) = disrupts.and_then(|disrupts| disruption.refusal(uid, pod, disrupts)) {
             hold_what_disrupts(kind, &changing, drafts, &reason);
         }
         actions.extend(action(observation, uid, kind, &indices, drafts));

@@ -32,6 +32,27 @@ impl fmt::Display for Missing {
     }
 }
 
+/// What goes by who made a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ByOwner {
+    /// Whether this policy selects it.
+    Policy(PolicyId),
+    /// Whether these HorizontalPodAutoscalers scale it.
+    Autoscalers(String),
+    /// Which pods are not to be disrupted at once.
+    Disruption(Disrupts),
+}
+
+impl fmt::Display for ByOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(policy) => write!(f, "{policy} selects by that"),
+            Self::Autoscalers(names) => write!(f, "HorizontalPodAutoscaler {names} may scale on it"),
+            Self::Disruption(how) => write!(f, "{how}: the other pods of its workload are not known"),
+        }
+    }
+}
+
 /// Why. The order is that of the pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
@@ -62,6 +83,8 @@ pub enum Reason {
     NamespaceDenied(PolicyId),
     /// Its pod or namespace carries the opt-out label.
     OptedOut,
+    /// Who made its pod cannot be told, and this goes by that.
+    OwnerUnknown(ByOwner),
     /// The policy's mode is Disabled.
     Disabled,
 
@@ -217,6 +240,10 @@ impl fmt::Display for Reason {
             Self::OptedOut => {
                 write!(f, "its pod or namespace carries the label {}: \"false\"", super::select::OPT_OUT_LABEL)
             }
+            Self::OwnerUnknown(what) => write!(
+                f,
+                "who made its pod cannot be told, and {what}: may the controller read the owner that its pod names?"
+            ),
             Self::Disabled => f.write_str("the policy is Disabled: nothing new, and what was found stays"),
             Self::PodGone => f.write_str("its pod is being deleted or is over"),
             Self::PodNotRunning => f.write_str("its pod has not been started yet"),

@@ -6,6 +6,8 @@
 //! Of several policies in whose scope a pod lies, the most specific wins: a namespace's own before a cluster's, then the one that
 //! names workloads, then the one that asks more of labels, then the one that names kinds. Ties go to the older one,
 //! then to the name that sorts first. The bounds of every cluster policy in whose scope the pod lies clamp it.
+//!
+//! Where it cannot be told who made a pod, and a policy would go by that, none is chosen: another one might hold for it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::labels::{LabelSelector, Labels};
+use super::observation::{MadeBy, Workload};
 use super::policy::{CpuBounds, MemoryBounds, Policy};
 use super::units::Timestamp;
 
@@ -100,18 +103,26 @@ pub struct Subject<'a> {
     pub namespace: &'a str,
     /// The namespace's labels.
     pub namespace_labels: &'a Labels,
-    /// The workload that made it; `None` for one that nobody owns, or whose owner cannot be told.
-    pub workload: Option<(WorkloadKind, &'a str)>,
+    /// Who made it.
+    pub made_by: MadeBy<&'a Workload>,
     /// The pod's labels.
     pub labels: &'a Labels,
 }
 
 impl WorkloadSelector {
-    fn matches(&self, subject: &Subject<'_>) -> bool {
-        let (kind, name) = subject.workload.unzip();
-        (self.kinds.is_empty() || kind.is_some_and(|kind| self.kinds.contains(&kind)))
-            && (self.names.is_empty() || name.is_some_and(|name| self.names.contains(name)))
-            && self.labels.matches(subject.labels)
+    /// Whether it selects the pod; `None`: that depends on who made it, which cannot be told.
+    fn matches(&self, subject: &Subject<'_>) -> Option<bool> {
+        let any = self.kinds.is_empty() && self.names.is_empty();
+        match subject.made_by {
+            _ if !self.labels.matches(subject.labels) => Some(false),
+            _ if any => Some(true),
+            MadeBy::Workload(Workload { kind, name }) => Some(
+                (self.kinds.is_empty() || self.kinds.contains(kind))
+                    && (self.names.is_empty() || self.names.contains(name)),
+            ),
+            MadeBy::Nobody => Some(false),
+            MadeBy::Unknown => None,
+        }
     }
 }
 
@@ -131,9 +142,13 @@ pub struct PolicyObject {
 }
 
 impl PolicyObject {
-    /// Whether the pod lies in its scope.
-    pub fn selects(&self, subject: &Subject<'_>) -> bool {
-        self.namespaces.holds(subject.namespace, subject.namespace_labels) && self.selector.matches(subject)
+    /// Whether the pod lies in its scope; `None`: that depends on who made it, which cannot be told.
+    pub fn selects(&self, subject: &Subject<'_>) -> Option<bool> {
+        if self.namespaces.holds(subject.namespace, subject.namespace_labels) {
+            self.selector.matches(subject)
+        } else {
+            Some(false)
+        }
     }
 
     fn is_cluster(&self) -> bool {
@@ -170,6 +185,8 @@ pub enum Selection {
     None,
     /// A cluster policy denies the namespace.
     Denied(PolicyId),
+    /// This policy goes by who made the pod, which cannot be told.
+    OwnerUnknown(PolicyId),
 }
 
 /// Which policy acts on this pod.
@@ -182,7 +199,18 @@ pub fn select<'a>(
     if let Some(denying) = policies.clone().filter(denies).min_by_key(|policy| &policy.id) {
         return Selection::Denied(denying.id.clone());
     }
-    let mut selecting: Vec<_> = policies.filter(|policy| policy.selects(subject)).collect();
+    let mut selecting = Vec::new();
+    let mut undecided: Option<&PolicyId> = None;
+    for policy in policies {
+        match policy.selects(subject) {
+            Some(true) => selecting.push(policy),
+            Some(false) => {}
+            None => undecided = Some(undecided.map_or(&policy.id, |first| first.min(&policy.id))),
+        }
+    }
+    if let Some(id) = undecided {
+        return Selection::OwnerUnknown(id.clone());
+    }
     selecting.sort_by_cached_key(|policy| Reverse(policy.specificity()));
     let Some((chosen, overruled)) = selecting.split_first() else { return Selection::None };
     let mut policy = chosen.policy.clone();

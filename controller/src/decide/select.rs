@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use super::duration::Seconds;
 use super::labels::Labels;
 use super::observation::{
-    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, Qos, Reading,
+    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, MadeBy, Node, Observation, Phase, Pod, Qos,
+    Reading, Workload,
 };
 use super::policy::{ControlledValues, GuaranteedPods, Policy};
-use super::reason::Reason;
+use super::reason::{ByOwner, Reason};
 use super::scope::{self, PolicyId, Selection, Subject};
 use super::sizes::Sizes;
 use super::state::ContainerState;
@@ -30,12 +31,12 @@ pub struct Chosen {
     pub overruled: Vec<PolicyId>,
 }
 
-/// The policy that acts on a pod.
+/// The policy that acts on a pod, which was `made_by` this one as far as is known.
 ///
 /// # Errors
 ///
 /// Why none does.
-pub fn policy(observation: &Observation, pod: &Pod) -> Result<Chosen, Reason> {
+pub fn policy(observation: &Observation, pod: &Pod, made_by: MadeBy<&Workload>) -> Result<Chosen, Reason> {
     static NO_LABELS: Labels = BTreeMap::new();
     let namespace_labels = observation.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
     if observation.settings.excluded_namespaces.contains(&pod.namespace) {
@@ -44,12 +45,7 @@ pub fn policy(observation: &Observation, pod: &Pod) -> Result<Chosen, Reason> {
     if [&pod.labels, namespace_labels].iter().any(|labels| opted_out(labels)) {
         return Err(Reason::OptedOut);
     }
-    let subject = Subject {
-        namespace: &pod.namespace,
-        namespace_labels,
-        workload: pod.workload.as_ref().map(|workload| (workload.kind, workload.name.as_str())),
-        labels: &pod.labels,
-    };
+    let subject = Subject { namespace: &pod.namespace, namespace_labels, made_by, labels: &pod.labels };
     match scope::select(observation.policies.iter(), &subject) {
         Selection::Chosen { id, mut policy, overruled } => {
             if pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize {
@@ -60,6 +56,7 @@ pub fn policy(observation: &Observation, pod: &Pod) -> Result<Chosen, Reason> {
         }
         Selection::None => Err(Reason::NoPolicy),
         Selection::Denied(by) => Err(Reason::NamespaceDenied(by)),
+        Selection::OwnerUnknown(id) => Err(Reason::OwnerUnknown(ByOwner::Policy(id))),
     }
 }
 

@@ -25,7 +25,7 @@ use super::guards::under_way;
 use super::history::History;
 use super::history::memory::MemoryHistory;
 use super::history::workload::Workloads;
-use super::observation::{Container, Node, PodUid, Reading, ResizeState, Workload};
+use super::observation::{Container, MadeBy, Node, Pod, PodUid, Reading, ResizeState, Workload};
 use super::policy::Policy;
 use super::size::Found;
 use super::sizes::Sizes;
@@ -82,6 +82,15 @@ impl State {
     /// What is remembered of a container.
     pub fn container(&self, uid: &PodUid, name: &str) -> Option<&ContainerState> {
         self.pods.get(uid)?.get(name)
+    }
+
+    /// Who made a pod: as is observed, or, where that cannot be told, as was last known.
+    pub fn made_by<'a>(&'a self, uid: &PodUid, pod: &'a Pod) -> MadeBy<&'a Workload> {
+        let owner = || self.pods.get(uid)?.owner.as_ref();
+        match pod.made_by.as_ref() {
+            MadeBy::Unknown => owner().map_or(MadeBy::Unknown, |owner| MadeBy::Workload(&owner.workload)),
+            observed => observed,
+        }
     }
 
     /// Forgets those that have not been there for long. What they did stays with their workload, until that has not been

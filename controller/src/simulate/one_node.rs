@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decide::check::{Unsafe, check};
 use crate::decide::observation::{
-    Container, ContainerKind, ContainerStatus, Node, Observation, Phase, Pod, PodUid, Priority, Qos, Reading,
-    ResizePolicy, ResizeState, ResizeSupport, Workload,
+    Container, ContainerKind, ContainerStatus, MadeBy, Node, Observation, Phase, Pod, PodUid, Priority, Qos,
+    Reading, ResizePolicy, ResizeState, ResizeSupport, Workload,
 };
 use crate::decide::pipeline::decide;
 use crate::decide::plan::Plan;
@@ -68,7 +68,7 @@ impl OneNode {
             name: name.pod.clone(),
             resource_version: "0".into(),
             node: Some(NODE.into()),
-            workload: Some(Workload { kind: WorkloadKind::Deployment, name: name.pod.clone() }),
+            made_by: MadeBy::Workload(Workload { kind: WorkloadKind::Deployment, name: name.pod.clone() }),
             labels: BTreeMap::new(),
             qos: Qos::Burstable,
             phase: Phase::Running,

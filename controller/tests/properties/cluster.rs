@@ -11,7 +11,7 @@ use controller::decide::policy::*;
 use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject, WorkloadKind, WorkloadSelector};
 use controller::decide::share::PerMille;
 use controller::decide::sizes::{Resource, Sizes};
-use controller::decide::state::{ContainerState, State};
+use controller::decide::state::{ContainerState, Owner, PodState, State};
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -288,8 +288,26 @@ const POD_HAS: Sizes = Sizes {
     memory_limit: None,
 };
 
-/// A pod, and what is remembered of its containers.
-type PodDraft = (Pod, BTreeMap<String, ContainerState>);
+/// What is known of who made a pod.
+#[derive(Clone, Copy, Debug)]
+enum Owned {
+    Told,
+    Remembered,
+    Unknown,
+    ByNobody,
+}
+
+fn owned() -> impl Strategy<Value = Owned> {
+    prop_oneof![
+        12 => Just(Owned::Told),
+        2 => Just(Owned::Remembered),
+        2 => Just(Owned::Unknown),
+        1 => Just(Owned::ByNobody),
+    ]
+}
+
+/// A pod, what is remembered of its containers, and of who made it.
+type PodDraft = (Pod, BTreeMap<String, ContainerState>, Option<Workload>);
 
 fn pod() -> impl Strategy<Value = PodDraft> {
     let containers = prop::bool::weighted(0.2)
@@ -303,6 +321,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
         0..3usize,
         resize_state(),
         -5..2_000_000_000i32,
+        owned(),
         odd,
     )
         .prop_map(
@@ -313,8 +332,16 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                 workload,
                 resize,
                 priority,
+                owner,
                 (terminating, is_static, opted_out, unready, together, sandboxed),
             )| {
+                let of = || Workload { kind: WorkloadKind::Deployment, name: format!("w{workload}") };
+                let (made_by, known) = match owner {
+                    Owned::Told => (MadeBy::Workload(of()), None),
+                    Owned::Remembered => (MadeBy::Unknown, Some(of())),
+                    Owned::Unknown => (MadeBy::Unknown, None),
+                    Owned::ByNobody => (MadeBy::Nobody, None),
+                };
                 let (mut containers, mut states) = (BTreeMap::new(), BTreeMap::new());
                 for (index, (container, state)) in drafts.into_iter().enumerate() {
                     let name = format!("c{index}");
@@ -330,7 +357,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                     name: String::new(),
                     resource_version: "1".into(),
                     node: Some(["a", "b", "c"][node].into()),
-                    workload: Some(Workload { kind: WorkloadKind::Deployment, name: format!("w{workload}") }),
+                    made_by,
                     labels,
                     qos: controller::decide::pod::class(
                         containers.values().map(|container| &container.desired),
@@ -345,7 +372,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                     resize,
                     containers,
                 };
-                (pod, states)
+                (pod, states, known)
             },
         )
 }
@@ -475,6 +502,7 @@ prop_compose! {
     pub fn cluster()(
         nodes in prop::collection::vec(node(), 3),
         policies in (policy(), policy(), prop::option::of(policy()), any::<bool>()),
+        named in prop::option::weighted(0.3, (policy(), 0..3usize)),
         pods in prop::collection::vec(pod(), 1..5),
         (quotas, limit_ranges, autoscalers, disruption_budgets) in surroundings(),
         dry_run in prop::bool::weighted(0.05),
@@ -489,6 +517,12 @@ prop_compose! {
             }
             object
         }));
+        objects.extend(named.map(|(policy, workload)| {
+            let mut object = object(Some("shop"), policy);
+            object.id.name = "named".into();
+            object.selector.names.insert(format!("w{workload}"));
+            object
+        }));
         let mut observation = Observation { policies: objects, quotas, limit_ranges, ..Observation::default() };
         observation.autoscalers = autoscalers;
         observation.disruption_budgets = disruption_budgets;
@@ -499,10 +533,12 @@ prop_compose! {
         observation.namespaces.extend(opted_out);
         observation.nodes = ["a", "b", "c"].map(Into::into).into_iter().zip(nodes).collect();
         let mut state = State::default();
-        for (index, (mut pod, states)) in pods.into_iter().enumerate() {
+        for (index, (mut pod, states, known)) in pods.into_iter().enumerate() {
             let uid = PodUid(format!("uid-{index}"));
             pod.name = format!("pod-{index}");
-            state.pods.insert(uid.clone(), states.into_iter().collect());
+            let mut remembered: PodState = states.into_iter().collect();
+            remembered.owner = known.map(|workload| Owner { namespace: pod.namespace.clone(), workload });
+            state.pods.insert(uid.clone(), remembered);
             observation.pods.insert(uid, pod);
         }
         Cluster { observation, state }

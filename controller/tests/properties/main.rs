@@ -31,7 +31,7 @@ use controller::decide::plan::{Action, ActionKind, Change, Plan};
 use controller::decide::policy::*;
 use controller::decide::reason::Reason;
 use controller::decide::record::{ContainerRef, DecisionRecord, Step};
-use controller::decide::scope::{PolicyObject, Selection, Subject, select};
+use controller::decide::scope::{PolicyObject, Selection, Subject, WorkloadKind, select};
 use controller::decide::sizes::{Resource, Sizes};
 use controller::decide::state::State;
 use controller::decide::target;
@@ -45,13 +45,19 @@ fn decided(cluster: &Cluster) -> Outcome {
     decide(&cluster.observation, cluster.state.clone(), NOW)
 }
 
-/// The policy that holds for a pod, by the rules of scopes alone.
-fn policy_of(observation: &Observation, pod: &Pod) -> Option<Policy> {
+/// The policy that holds for a pod, by the rules of scopes alone and what was last known of who made it.
+fn policy_of(observation: &Observation, state: &State, uid: &PodUid) -> Option<Policy> {
+    let pod = &observation.pods[uid];
+    let owner = state.pods.get(uid).and_then(|remembered| remembered.owner.as_ref());
+    let made_by = match (pod.made_by.as_ref(), owner) {
+        (MadeBy::Unknown, Some(owner)) => MadeBy::Workload(&owner.workload),
+        (observed, _) => observed,
+    };
     let none = BTreeMap::new();
     let subject = Subject {
         namespace: &pod.namespace,
         namespace_labels: observation.namespaces.get(&pod.namespace).unwrap_or(&none),
-        workload: pod.workload.as_ref().map(|workload| (workload.kind, workload.name.as_str())),
+        made_by,
         labels: &pod.labels,
     };
     match select(observation.policies.iter(), &subject) {
@@ -67,7 +73,8 @@ fn changes<'a>(
 ) -> impl Iterator<Item = (&'a Action, &'a Pod, &'a Container, Policy, &'a Change)> {
     plan.actions.iter().flat_map(|action| {
         let pod = &cluster.observation.pods[&action.uid];
-        let policy = policy_of(&cluster.observation, pod).expect("a policy for what is changed");
+        let policy = policy_of(&cluster.observation, &cluster.state, &action.uid)
+            .expect("a policy for what is changed");
         let of_pod = action.containers.iter();
         of_pod.map(move |(name, change)| (action, pod, &pod.containers[name], policy.clone(), change))
     })
@@ -138,8 +145,8 @@ proptest! {
     fn p04_targets_lie_between_min_allowed_and_max_allowed(cluster in cluster()) {
         for record in decided(&cluster).records {
             let Some(target) = record.target else { continue };
-            let pod = &cluster.observation.pods[&record.container.uid];
-            let policy = policy_of(&cluster.observation, pod).expect("a policy for what has a target");
+            let policy = policy_of(&cluster.observation, &cluster.state, &record.container.uid);
+            let policy = policy.expect("a policy for what has a target");
             if let Some(cpu) = target.cpu_request {
                 prop_assert!(policy.cpu.min_allowed <= cpu && cpu <= policy.cpu.max_allowed, "{record}");
             }
@@ -490,6 +497,47 @@ proptest! {
         if let Err(error) = check(&cluster.observation, &state, plan.clone(), NOW) {
             prop_assert!(false, "{error}\n{plan}");
         }
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_told_for_a_while_is_the_one_that_was_known(cluster in cluster()) {
+        let mut known = cluster.clone();
+        known.state = decided(&cluster).state;
+        let mut untold = known.clone();
+        for pod in untold.observation.pods.values_mut().filter(|pod| pod.made_by != MadeBy::Nobody) {
+            pod.made_by = MadeBy::Unknown;
+        }
+        // Of those that no policy acts on nothing is remembered: whose they are is not, either.
+        let owned = |uid: &PodUid| known.state.pods.get(uid).is_some_and(|pod| pod.owner.is_some());
+        for (uid, pod) in &mut untold.observation.pods {
+            if !owned(uid) {
+                pod.made_by = known.observation.pods[uid].made_by.clone();
+            }
+        }
+        prop_assert_eq!(decided(&untold), decided(&known));
+    }
+
+    #[test]
+    fn what_is_planned_while_an_owner_cannot_be_told_is_right_whoever_it_is(
+        cluster in cluster(), who in prop::option::of(0..3usize), fellows in any::<bool>()
+    ) {
+        let Outcome { plan, state, .. } = decided(&cluster);
+        let mut told = cluster.observation.clone();
+        for pod in told.pods.values_mut().filter(|pod| pod.made_by == MadeBy::Unknown) {
+            let of = |who| Workload { kind: WorkloadKind::Deployment, name: format!("w{who}") };
+            pod.made_by = match who {
+                Some(who) if fellows || pod.labels["app"] == format!("w{who}") => MadeBy::Workload(of(who)),
+                _ => MadeBy::Nobody,
+            };
+        }
+        for (uid, pod) in &mut told.pods {
+            // Of whom it is remembered, that is who it is.
+            if let Some(owner) = cluster.state.pods.get(uid).and_then(|pod| pod.owner.as_ref()) {
+                pod.made_by = MadeBy::Workload(owner.workload.clone());
+            }
+        }
+        let checked = check(&told, &state, plan.clone(), NOW);
+        prop_assert!(checked.is_ok(), "{:?}\n{plan}", checked.err());
     }
 
     #[test]

@@ -7,8 +7,9 @@ use controller::decide::observation::*;
 use controller::decide::pipeline::Outcome;
 use controller::decide::plan::{Action, ActionKind, Change, Plan};
 use controller::decide::policy::*;
+use controller::decide::scope::{NamespaceScope, WorkloadKind, WorkloadSelector};
 use controller::decide::sizes::{Resource, Sizes};
-use controller::decide::state::State;
+use controller::decide::state::{Owner, State};
 use controller::decide::units::{Bytes, MilliCpu, Timestamp};
 use proptest::prelude::*;
 
@@ -80,7 +81,7 @@ fn spoil(cluster: &Cluster, plan: &Plan, state: &State) -> Vec<Spoiled> {
     let (name, &Change { from, to }) = action.containers.iter().next().expect("a change");
     let pod = &cluster.observation.pods[&action.uid];
     let container = &pod.containers[name];
-    let policy = policy_of(&cluster.observation, pod).expect("a policy for what is changed");
+    let policy = policy_of(&cluster.observation, state, &action.uid).expect("a policy for what is changed");
     let fine = Spoiled {
         violation: Violation::Empty,
         observation: cluster.observation.clone(),
@@ -90,6 +91,7 @@ fn spoil(cluster: &Cluster, plan: &Plan, state: &State) -> Vec<Spoiled> {
     let mut spoiling = Spoiling { fine, uid: &action.uid, name, spoiled: Vec::new() };
     of_action(&mut spoiling, action, from);
     of_policy(&mut spoiling, pod, &policy, from, to);
+    of_owner(&mut spoiling, pod, &policy, from, to);
     of_pod(&mut spoiling, container, from, to);
     of_node(&mut spoiling, pod, action, from, to);
     of_disruption(&mut spoiling, pod);
@@ -156,23 +158,60 @@ fn of_policy(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Size
             pod: Range::default(),
         };
         spoiling.with(Violation::LimitRange, |spoiled| spoiled.observation.limit_ranges.push(range));
-        if policy.hpa_pods != HpaPods::Ignore
-            && let Some(workload) = &pod.workload
-        {
-            let autoscaler = Autoscaler {
-                namespace: pod.namespace.clone(),
-                name: "h".into(),
-                workload: workload.clone(),
-                utilisation_of: [resource].into(),
-            };
-            spoiling.with(Violation::Autoscaler, |spoiled| spoiled.observation.autoscalers.push(autoscaler));
-        }
         let held = pod.containers[spoiling.name].held(false).pair(resource).0;
         if Some(gets) > held {
             let used = Sizes::default().with_pair(resource, (held, None));
             let quota = Quota { namespace: pod.namespace.clone(), name: "q".into(), hard: used, used };
             spoiling.with(Violation::Quota, |spoiled| spoiled.observation.quotas.push(quota));
         }
+    }
+}
+
+/// What goes by who made a pod, and what does where that cannot be told.
+fn of_owner(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Sizes, to: Sizes) {
+    let uid = spoiling.uid.clone();
+    let owner = |workload: Option<&Workload>| {
+        let namespace = pod.namespace.clone();
+        workload.map(|workload| Owner { namespace, workload: workload.clone() })
+    };
+    let set = |spoiled: &mut Spoiled, made_by, last: Option<&Workload>| {
+        spoiled.observation.pods.get_mut(&uid).expect("the pod").made_by = made_by;
+        spoiled.state.pods.get_mut(&uid).expect("what is remembered").owner = owner(last);
+    };
+    let [own, other] =
+        ["own", "other"].map(|name| Workload { kind: WorkloadKind::Deployment, name: name.into() });
+    // Told, remembered, or nobody knows: it may be anybody's.
+    let told = [
+        (MadeBy::Workload(own.clone()), None, &own),
+        (MadeBy::Unknown, Some(&own), &own),
+        (MadeBy::Unknown, None, &other),
+    ];
+    for (made_by, last, workload) in told {
+        for resource in Resource::ALL {
+            if policy.hpa_pods == HpaPods::Ignore || from.pair(resource).0 == to.pair(resource).0 {
+                continue;
+            }
+            let autoscaler = Autoscaler {
+                namespace: pod.namespace.clone(),
+                name: "h".into(),
+                workload: workload.clone(),
+                utilisation_of: [resource].into(),
+            };
+            spoiling.with(Violation::Autoscaler, |spoiled| {
+                spoiled.observation.policies.retain(|object| object.selector == WorkloadSelector::default());
+                set(spoiled, made_by.clone(), last);
+                spoiled.observation.autoscalers.push(autoscaler);
+            });
+        }
+        spoiling.with(Violation::NotApplied, |spoiled| {
+            set(spoiled, made_by.clone(), last);
+            let mut object = spoiled.observation.policies[0].clone();
+            (object.id.namespace, object.id.name) = (Some(pod.namespace.clone()), "left-alone".into());
+            object.namespaces = NamespaceScope::own(&pod.namespace);
+            object.policy.mode = Mode::Disabled;
+            (object.created, object.selector.names) = (Timestamp(0), [workload.name.clone()].into());
+            spoiled.observation.policies.push(object);
+        });
     }
 }
 
@@ -196,9 +235,9 @@ fn of_pod(spoiling: &mut Spoiling<'_>, container: &Container, from: Sizes, to: S
     }
     let (uid, name) = (spoiling.uid.clone(), spoiling.name.to_owned());
     // Memory after an OOM kill, and CPU to start with, take no data.
-    let pod = &spoiling.fine.observation.pods[&uid];
-    let boosts =
-        policy_of(&spoiling.fine.observation, pod).is_some_and(|policy| policy.startup_boost.is_some());
+    let Spoiled { observation, state, .. } = &spoiling.fine;
+    let pod = &observation.pods[&uid];
+    let boosts = policy_of(observation, state, &uid).is_some_and(|policy| policy.startup_boost.is_some());
     let unmeasured = boosts || pod.containers[&name].oom_killed.is_some();
     let mut of_state = |spoil: fn(&mut controller::decide::state::ContainerState)| {
         spoiling.with(Violation::Data, |spoiled| {
@@ -306,17 +345,30 @@ fn of_disruption(spoiling: &mut Spoiling<'_>, pod: &Pod) {
         spoiled.plan.actions.push(action);
     });
     // The only one of its workload is evicted, or one that nobody would make anew.
-    let evicted = |spoiled: &mut Spoiled, workload| {
+    let evicted = |spoiled: &mut Spoiled, made_by| {
         spoiled.plan.actions[0].kind = ActionKind::Recreate;
         spoiled.observation.disruption_budgets.clear();
-        spoiled.observation.pods.get_mut(&uid).expect("the pod").workload = workload;
+        spoiled.observation.pods.get_mut(&uid).expect("the pod").made_by = made_by;
     };
-    let only = Workload { kind: controller::decide::scope::WorkloadKind::Deployment, name: "only".into() };
+    let only = Workload { kind: WorkloadKind::Deployment, name: "only".into() };
     spoiling.with(Violation::Disruption, |spoiled| {
-        evicted(spoiled, Some(only));
+        evicted(spoiled, MadeBy::Workload(only));
         spoiled.observation.pods.get_mut(&uid).expect("the pod").ready = true;
     });
-    spoiling.with(Violation::Disruption, |spoiled| evicted(spoiled, None));
+    spoiling.with(Violation::Disruption, |spoiled| evicted(spoiled, MadeBy::Nobody));
+    // One of which nobody knows whose it is, or one beside such a one that is away.
+    spoiling.with(Violation::Disruption, |spoiled| {
+        restarts(spoiled);
+        spoiled.observation.pods.get_mut(&uid).expect("the pod").made_by = MadeBy::Unknown;
+        spoiled.state.pods.get_mut(&uid).expect("what is remembered").owner = None;
+    });
+    if pod.ready && matches!(pod.made_by, MadeBy::Workload(_)) {
+        spoiling.with(Violation::Disruption, |spoiled| {
+            restarts(spoiled);
+            let twin = Pod { name: "twin".into(), ready: false, made_by: MadeBy::Unknown, ..pod.clone() };
+            spoiled.observation.pods.insert(PodUid("twin".into()), twin);
+        });
+    }
 }
 
 /// All of them.

@@ -77,6 +77,7 @@ impl Default for StoryNode {
 struct StoryPod {
     namespace: String,
     node: String,
+    /// `KIND/NAME`, `nobody` or `unknown`.
     workload: String,
     labels: Labels,
     qos: Qos,
@@ -267,6 +268,14 @@ fn workload(text: &str) -> Option<Workload> {
     Some(Workload { kind, name: name.into() })
 }
 
+fn made_by(text: &str) -> MadeBy {
+    match text {
+        "nobody" => MadeBy::Nobody,
+        "unknown" => MadeBy::Unknown,
+        text => MadeBy::Workload(workload(text).unwrap_or_else(|| panic!("{text:?} is KIND/NAME"))),
+    }
+}
+
 fn ago(seconds: Seconds) -> Timestamp {
     Timestamp(NOW.0 - seconds.0)
 }
@@ -368,7 +377,7 @@ impl StoryPod {
             name,
             resource_version: "7".into(),
             node: Some(self.node).filter(|node| !node.is_empty()),
-            workload: workload(&self.workload),
+            made_by: made_by(&self.workload),
             labels: self.labels,
             qos: self.qos,
             phase: self.phase,

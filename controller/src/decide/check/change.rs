@@ -2,7 +2,7 @@
 
 use super::{Check, Violation};
 use crate::decide::observation::{
-    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, Pod, Qos, ResizeState, ResizeSupport,
+    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, MadeBy, Pod, Qos, ResizeState, ResizeSupport,
 };
 use crate::decide::plan::{Action, ActionKind, Change};
 use crate::decide::policy::{ControlledValues, Fallback, GuaranteedPods, HpaPods, Policy};
@@ -184,10 +184,17 @@ impl Check<'_> {
         self.hold(changed, calm, Violation::NodeCondition);
         let ready = container.ready && pod.ready;
         self.hold(changed, ready || !shrinks, Violation::NotReady);
+        let maker = self.maker(&action.uid, pod);
+        // Of one of which nobody knows who made it, each in its namespace may be the one that scales it.
+        let scales = |workload| match maker {
+            MadeBy::Nobody => false,
+            MadeBy::Workload(of) => of == workload,
+            MadeBy::Unknown => true,
+        };
         let scaled = |resource| {
             self.observation.autoscalers.iter().any(|autoscaler| {
                 autoscaler.namespace == pod.namespace
-                    && Some(&autoscaler.workload) == pod.workload.as_ref()
+                    && scales(&autoscaler.workload)
                     && autoscaler.utilisation_of.contains(&resource)
             })
         };

@@ -1,48 +1,63 @@
 //! Who is restarted or evicted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Violation};
-use crate::decide::observation::{Phase, Pod};
+use crate::decide::observation::{MadeBy, Phase, Pod, Workload};
 use crate::decide::plan::{Action, ActionKind, Plan};
 use crate::decide::sizes::Resource;
 
 impl Check<'_> {
     /// A plan disrupts as many pods as each budget allows, one of each workload, none that answers while another of its workload
-    /// does not, and evicts nobody who would be missed.
+    /// does not, none of which nobody knows whose it is, and evicts nobody who would be missed.
     pub(super) fn disruptions(&mut self, plan: &Plan) {
+        let pod_of = |action: &Action| self.observation.pods.get(&action.uid);
+        let disrupting: Vec<(&Action, &Pod)> = plan
+            .actions
+            .iter()
+            .filter_map(|action| Some((action, pod_of(action).filter(|pod| disrupts(pod, action))?)))
+            .collect();
+        if disrupting.is_empty() {
+            return;
+        }
+        let mut fellows: BTreeMap<(&str, MadeBy<&Workload>), Vec<&Pod>> = BTreeMap::new();
+        for (uid, pod) in &self.observation.pods {
+            if !matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
+                fellows.entry((&pod.namespace, self.maker(uid, pod))).or_default().push(pod);
+            }
+        }
         let mut allowed: Vec<u32> =
             self.observation.disruption_budgets.iter().map(|budget| budget.disruptions_allowed).collect();
         let mut workloads = BTreeSet::new();
-        for action in &plan.actions {
-            let Some(pod) = self.observation.pods.get(&action.uid).filter(|pod| disrupts(pod, action)) else {
-                continue;
+        let mut wrong = Vec::new();
+        for (action, pod) in disrupting {
+            let maker = self.maker(&action.uid, pod);
+            let others = |maker| {
+                let fellows = fellows.get(&(pod.namespace.as_str(), maker)).into_iter().flatten();
+                fellows.copied().filter(|other| other.name != pod.name)
             };
-            let mut holds = action.kind != ActionKind::Recreate || self.may_be_evicted(pod);
+            let answers = is_there(pod);
+            let mut holds = match maker {
+                MadeBy::Nobody => action.kind != ActionKind::Recreate,
+                MadeBy::Workload(_) => {
+                    let missed = answers && !others(maker).any(is_there);
+                    // One of which nobody knows whose it is may be one of these.
+                    let all = others(maker).chain(others(MadeBy::Unknown)).all(is_there);
+                    !(missed && action.kind == ActionKind::Recreate)
+                        && (all || !answers)
+                        && workloads.insert((&pod.namespace, maker))
+                }
+                MadeBy::Unknown => false,
+            };
             for (budget, left) in self.observation.disruption_budgets.iter().zip(&mut allowed) {
                 if budget.namespace == pod.namespace && budget.selector.matches(&pod.labels) {
                     holds &= *left > 0;
                     *left = left.saturating_sub(1);
                 }
             }
-            holds &= pod.workload.is_none() || !is_there(pod) || self.others(pod).all(is_there);
-            holds &=
-                pod.workload.as_ref().is_none_or(|workload| workloads.insert((&pod.namespace, workload)));
-            self.require(action, "", holds, Violation::Disruption);
+            wrong.extend((!holds).then_some(action));
         }
-    }
-
-    /// Whether somebody makes it anew, and somebody else answers meanwhile, if it does.
-    fn may_be_evicted(&self, pod: &Pod) -> bool {
-        pod.workload.is_some() && (!is_there(pod) || self.others(pod).any(is_there))
-    }
-
-    /// The other pods of its workload, but those that have ended.
-    fn others(&self, pod: &Pod) -> impl Iterator<Item = &Pod> {
-        self.observation.pods.values().filter(move |other| {
-            let same = (&other.namespace, &other.workload) == (&pod.namespace, &pod.workload);
-            same && other.name != pod.name && !matches!(other.phase, Phase::Succeeded | Phase::Failed)
-        })
+        wrong.into_iter().for_each(|action| self.find(action, "", Violation::Disruption));
     }
 }
 

@@ -47,7 +47,7 @@ pub use under_way::{revert, under_way};
 
 use super::duration::Seconds;
 use super::node::Held;
-use super::observation::{Autoscaler, Container, Node, Pod};
+use super::observation::{Autoscaler, Container, MadeBy, Node, Pod, Workload};
 use super::policy::Policy;
 use super::reason::Reason;
 use super::size::Urgent;
@@ -72,7 +72,9 @@ pub struct Facts<'a> {
     pub policy: &'a Policy,
     /// What is remembered of it.
     pub state: &'a ContainerState,
-    /// The autoscalers of its workload.
+    /// Who made its pod, as far as is known.
+    pub made_by: MadeBy<&'a Workload>,
+    /// The autoscalers of its workload; all that may be, where nobody knows who made its pod.
     pub autoscalers: &'a [&'a Autoscaler],
     /// For how long it, or the replicas that it is sized by, had been measured at its last reading.
     pub known_for: Seconds,

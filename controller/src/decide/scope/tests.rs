@@ -19,10 +19,15 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 /// The policy that is chosen for the Deployment `web` in `shop`, labelled `app: web`.
 fn chosen(policies: &[PolicyObject]) -> Selection {
+    let web = Workload { kind: WorkloadKind::Deployment, name: "web".into() };
+    chosen_for(policies, MadeBy::Workload(&web))
+}
+
+fn chosen_for(policies: &[PolicyObject], made_by: MadeBy<&Workload>) -> Selection {
     let subject = Subject {
         namespace: "shop",
         namespace_labels: &labels(&[("team", "a")]),
-        workload: Some((WorkloadKind::Deployment, "web")),
+        made_by,
         labels: &labels(&[("app", "web")]),
     };
     select(policies.iter(), &subject)
@@ -33,6 +38,7 @@ fn name(selection: &Selection) -> &str {
         Selection::Chosen { id, .. } => &id.name,
         Selection::None => "none",
         Selection::Denied(_) => "denied",
+        Selection::OwnerUnknown(_) => "owner unknown",
     }
 }
 
@@ -83,6 +89,28 @@ fn a_scope_is_the_intersection_of_its_parts() {
     assert!(!in_scope(|policy| policy.selector.kinds = [WorkloadKind::DaemonSet].into()));
     assert!(!in_scope(|policy| policy.selector.names = ["api".to_owned()].into()));
     assert!(!in_scope(|policy| policy.selector.labels.match_labels = labels(&[("app", "api")])));
+}
+
+#[test]
+fn nothing_is_chosen_where_a_policy_goes_by_an_owner_that_cannot_be_told() {
+    let cluster = object(None, "cluster", 1);
+    let mut named = object(Some("shop"), "named", 9);
+    named.selector.names.insert("web".into());
+    let both = [cluster, named];
+    let name = |made_by, policies: &[PolicyObject]| name(&chosen_for(policies, made_by)).to_owned();
+    assert_eq!(name(MadeBy::Unknown, &both), "owner unknown");
+    assert_eq!(name(MadeBy::Unknown, &both[..1]), "cluster");
+    assert_eq!(name(MadeBy::Nobody, &both), "cluster", "that is known");
+    // Whatever its owner is called: its labels are not those.
+    let mut labelled = both.clone();
+    labelled[1].selector.labels.match_labels = labels(&[("app", "api")]);
+    assert_eq!(name(MadeBy::Unknown, &labelled), "cluster");
+    let mut elsewhere = both.clone();
+    elsewhere[1].namespaces = NamespaceScope::own("other");
+    assert_eq!(name(MadeBy::Unknown, &elsewhere), "cluster");
+    let mut denied = both;
+    denied[0].namespaces.deny.insert("shop".into());
+    assert_eq!(name(MadeBy::Unknown, &denied), "denied");
 }
 
 proptest! {

@@ -27,9 +27,9 @@ use self::reading::Minute;
 use super::random::Random;
 use crate::decide::labels::LabelSelector;
 use crate::decide::observation::{
-    Autoscaler, Container, ContainerKind, ContainerStatus, DisruptionBudget, LimitRange, Node, NodePressure,
-    Observation, Phase, Pod, PodUid, Priority, Qos, Quota, Range, Reading, ResizePolicy, ResizeState,
-    ResizeSupport, Workload,
+    Autoscaler, Container, ContainerKind, ContainerStatus, DisruptionBudget, LimitRange, MadeBy, Node,
+    NodePressure, Observation, Phase, Pod, PodUid, Priority, Qos, Quota, Range, Reading, ResizePolicy,
+    ResizeState, ResizeSupport, Workload,
 };
 use crate::decide::plan::{ActionKind, Plan};
 use crate::decide::scope::{PolicyObject, WorkloadKind};
@@ -306,7 +306,7 @@ impl Cluster {
             name: format!("{}-{:x}", workload.name, self.pods_made),
             resource_version: self.version(),
             node: Some(node),
-            workload: Some(workload),
+            made_by: MadeBy::Workload(workload),
             labels,
             qos,
             phase: Phase::Running,
