@@ -9,12 +9,15 @@
 //!
 //! Where it cannot be told who made a pod, and a policy would go by that, none is chosen: another one might hold for it.
 
+mod kind;
+
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::kind::{GroupKind, KindError, WorkloadKind};
 use super::labels::{LabelSelector, Labels};
 use super::observation::{MadeBy, Workload};
 use super::policy::{CpuBounds, MemoryBounds, Policy};
@@ -35,29 +38,6 @@ impl fmt::Display for PolicyId {
             Some(namespace) => write!(f, "AllocationPolicy {namespace}/{}", self.name),
             None => write!(f, "ClusterAllocationPolicy {}", self.name),
         }
-    }
-}
-
-/// The kinds of workload whose pods can be selected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum WorkloadKind {
-    /// Replicas are alike.
-    Deployment,
-    /// A ReplicaSet of no Deployment.
-    ReplicaSet,
-    /// Replicas have names of their own.
-    StatefulSet,
-    /// One pod per node: replicas may differ as their nodes do.
-    DaemonSet,
-    /// Runs to its end.
-    Job,
-    /// Makes Jobs by the clock.
-    CronJob,
-}
-
-impl fmt::Display for WorkloadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
     }
 }
 

@@ -91,6 +91,20 @@ fn a_scope_is_the_intersection_of_its_parts() {
     assert!(!in_scope(|policy| policy.selector.labels.match_labels = labels(&[("app", "api")])));
 }
 
+/// Property 16.
+#[test]
+fn workloads_of_other_groups_are_selected_by_their_kind() {
+    let mut rollouts = object(None, "rollouts", 1);
+    rollouts.selector.kinds.insert("Rollout.argoproj.io".parse().unwrap());
+    let name = |kind: &str| {
+        let web = Workload { kind: kind.parse().unwrap(), name: "web".into() };
+        name(&chosen_for(std::slice::from_ref(&rollouts), MadeBy::Workload(&web))).to_owned()
+    };
+    assert_eq!(name("Rollout.argoproj.io"), "rollouts");
+    assert_eq!(name("Rollout.example.com"), "none");
+    assert_eq!(name("Deployment"), "none");
+}
+
 #[test]
 fn nothing_is_chosen_where_a_policy_goes_by_an_owner_that_cannot_be_told() {
     let cluster = object(None, "cluster", 1);
