@@ -147,8 +147,14 @@ pub struct Pod {
     pub is_static: bool,
     /// Condition `Ready`.
     pub ready: bool,
-    /// `spec.priority`, or that of its class where the server has not filled it in.
+    /// How much it matters.
     pub priority: Priority,
+    /// It may run only for so long (`spec.activeDeadlineSeconds`).
+    #[serde(default)]
+    pub has_deadline: bool,
+    /// It is to be near pods of other namespaces, or far from them.
+    #[serde(default)]
+    pub affinity_across_namespaces: bool,
     /// What the runtime needs beside its containers.
     pub overhead: Sizes,
     /// `spec.resources`: what its containers have together, whatever each has of its own; usually none.
@@ -247,12 +253,13 @@ pub enum Phase {
 }
 
 /// A pod's priority.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Priority {
-    /// As the server resolved it.
-    Value(i32),
-    /// By the name of a class.
-    Class(String),
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Priority {
+    /// As the server resolved it (`spec.priority`); `None`: that of its class.
+    pub value: Option<i32>,
+    /// The name of its class.
+    pub class: Option<String>,
 }
 
 /// What has become of a pod's last resize.
@@ -447,7 +454,7 @@ impl Reading {
     }
 }
 
-/// Sums of requests and limits of a namespace; `None` is not looked at.
+/// Sums of requests and limits of a namespace's pods; `None` is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
@@ -459,6 +466,56 @@ pub struct Quota {
     pub hard: Sizes,
     /// What they add up to.
     pub used: Sizes,
+    /// Which pods it counts (`scopes` and `scopeSelector`): those of which all of this holds.
+    #[serde(default)]
+    pub scopes: Vec<QuotaScope>,
+}
+
+impl Quota {
+    /// Whether it counts a pod.
+    pub fn counts(&self, pod: &Pod) -> bool {
+        self.namespace == pod.namespace && self.scopes.iter().all(|scope| scope.holds(pod))
+    }
+}
+
+/// What must hold of the pods that a quota counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuotaScope {
+    /// They may run only for so long.
+    Terminating,
+    /// They may run for ever.
+    NotTerminating,
+    /// Their class is BestEffort.
+    BestEffort,
+    /// Their class is another.
+    NotBestEffort,
+    /// They are to be near pods of other namespaces, or far from them.
+    CrossNamespacePodAffinity,
+    /// They have a priority class.
+    PriorityClass,
+    /// They have none.
+    NoPriorityClass,
+    /// They have one of these priority classes.
+    PriorityClassIn(BTreeSet<String>),
+    /// They have none of these priority classes.
+    PriorityClassNotIn(BTreeSet<String>),
+}
+
+impl QuotaScope {
+    fn holds(&self, pod: &Pod) -> bool {
+        let class = pod.priority.class.as_ref();
+        match self {
+            Self::Terminating => pod.has_deadline,
+            Self::NotTerminating => !pod.has_deadline,
+            Self::BestEffort => pod.qos == Qos::BestEffort,
+            Self::NotBestEffort => pod.qos != Qos::BestEffort,
+            Self::CrossNamespacePodAffinity => pod.affinity_across_namespaces,
+            Self::PriorityClass => class.is_some(),
+            Self::NoPriorityClass => class.is_none(),
+            Self::PriorityClassIn(classes) => class.is_some_and(|class| classes.contains(class)),
+            Self::PriorityClassNotIn(classes) => class.is_none_or(|class| !classes.contains(class)),
+        }
+    }
 }
 
 /// What containers and pods of a namespace may be like.
@@ -584,7 +641,9 @@ mod tests {
             terminating: false,
             is_static: false,
             ready: true,
-            priority: Priority::Value(0),
+            priority: Priority::default(),
+            has_deadline: false,
+            affinity_across_namespaces: false,
             overhead: Sizes { cpu_request: Some(MilliCpu(7)), ..Sizes::default() },
             resources: Sizes { cpu_request: Some(MilliCpu(together)), ..Sizes::default() },
             resize: ResizeState::Settled,

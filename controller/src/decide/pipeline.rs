@@ -298,10 +298,9 @@ struct Around<'a> {
 
 /// A pod's priority as a number.
 pub(super) fn priority(observation: &Observation, pod: &Pod) -> i32 {
-    match &pod.priority {
-        Priority::Value(value) => *value,
-        Priority::Class(class) => observation.priority_classes.get(class).copied().unwrap_or_default(),
-    }
+    let Priority { value, class } = &pod.priority;
+    let of_class = || observation.priority_classes.get(class.as_ref()?).copied();
+    value.or_else(of_class).unwrap_or_default()
 }
 
 /// The order in which what is short is given out: who is being hurt, then by priority, then by uid.
@@ -324,7 +323,7 @@ fn within_quotas(observation: &Observation, drafts: &mut [Draft<'_>]) {
         let Facts { pod, container, policy, .. } = draft.facts;
         let (current, held) = (draft.current(), container.held(false));
         // What the guards hold back takes no quota from others.
-        let (granted, objection) = ledger.grant(&pod.namespace, current, held, draft.guarded);
+        let (granted, objection) = ledger.grant(pod, current, held, draft.guarded);
         if let Some(reason) = objection {
             let granted = bounds::equal_limits(pod, granted);
             let granted = match bounds::within_limits(policy, granted).pop() {
@@ -339,7 +338,7 @@ fn within_quotas(observation: &Observation, drafts: &mut [Draft<'_>]) {
             draft.guarded = guards::all(&draft.facts, left);
         }
         if draft.applies {
-            ledger.take(&pod.namespace, held, draft.guarded);
+            ledger.take(pod, held, draft.guarded);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! ResourceQuotas: what a namespace has left, given to those who need it most.
+//! ResourceQuotas: what a namespace has left for the pods that each counts, given to those who need it most.
 //!
 //! What shrinks frees quota only once it has happened, so nothing is counted on here that a plan is still to free.
 
 use std::collections::BTreeMap;
 
-use super::observation::Quota;
+use super::observation::{Pod, Quota};
 use super::reason::{Missing, Reason};
 use super::sizes::Sizes;
 use super::units::{Bytes, MilliCpu};
@@ -17,7 +17,7 @@ pub struct Ledger<'a> {
 
 #[derive(Clone, Debug)]
 struct Left<'a> {
-    name: &'a str,
+    quota: &'a Quota,
     /// In the order of [`amounts`]; `None` is not looked at.
     amounts: [Option<u64>; 4],
 }
@@ -45,28 +45,24 @@ impl<'a> Ledger<'a> {
     /// What is left now.
     pub fn new(quotas: &'a [Quota]) -> Self {
         let mut left: BTreeMap<&str, Vec<Left<'_>>> = BTreeMap::new();
-        for Quota { namespace, name, hard, used } in quotas {
-            let (hard, used) = (amounts(hard), amounts(used));
+        for quota in quotas {
+            let (hard, used) = (amounts(&quota.hard), amounts(&quota.used));
             let amounts = std::array::from_fn(|index| {
                 hard[index].map(|hard| hard.saturating_sub(used[index].unwrap_or_default()))
             });
-            left.entry(namespace).or_default().push(Left { name, amounts });
+            left.entry(&quota.namespace).or_default().push(Left { quota, amounts });
         }
         Self { left }
     }
 
-    /// What of `proposal` the namespace can pay for, for a container that holds `held` and has `current`; and who objects.
-    pub fn grant(
-        &self,
-        namespace: &str,
-        current: Sizes,
-        held: Sizes,
-        proposal: Sizes,
-    ) -> (Sizes, Option<Reason>) {
+    /// What of `proposal` the namespace can pay for, for a container of a pod that holds `held` and has `current`; and who
+    /// objects.
+    pub fn grant(&self, pod: &Pod, current: Sizes, held: Sizes, proposal: Sizes) -> (Sizes, Option<Reason>) {
         let (current, held) = (amounts(&current), amounts(&held));
         let mut granted = amounts(&proposal);
         let mut objection = None;
-        for Left { name, amounts: left } in self.left.get(namespace).into_iter().flatten() {
+        let of_namespace = self.left.get(pod.namespace.as_str()).into_iter().flatten();
+        for Left { quota, amounts: left } in of_namespace.filter(|left| left.quota.counts(pod)) {
             for index in 0..granted.len() {
                 let (Some(left), Some(asked)) = (left[index], granted[index]) else { continue };
                 let held = held[index].unwrap_or_default();
@@ -80,7 +76,7 @@ impl<'a> Ledger<'a> {
                     } else {
                         Missing::Memory(Bytes(missing))
                     };
-                    objection.get_or_insert(Reason::QuotaExceeded((*name).to_owned(), missing));
+                    objection.get_or_insert(Reason::QuotaExceeded(quota.name.clone(), missing));
                 }
             }
         }
@@ -88,9 +84,10 @@ impl<'a> Ledger<'a> {
     }
 
     /// Takes what is granted.
-    pub fn take(&mut self, namespace: &str, held: Sizes, granted: Sizes) {
+    pub fn take(&mut self, pod: &Pod, held: Sizes, granted: Sizes) {
         let (held, granted) = (amounts(&held), amounts(&granted));
-        for Left { amounts: left, .. } in self.left.get_mut(namespace).into_iter().flatten() {
+        let of_namespace = self.left.get_mut(pod.namespace.as_str()).into_iter().flatten();
+        for Left { amounts: left, .. } in of_namespace.filter(|left| left.quota.counts(pod)) {
             for index in 0..granted.len() {
                 let more = granted[index].unwrap_or_default().saturating_sub(held[index].unwrap_or_default());
                 if let Some(left) = &mut left[index] {

@@ -322,6 +322,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
         resize_state(),
         -5..2_000_000_000i32,
         owned(),
+        (rare(), prop::option::of(select(CLASSES.to_vec()).prop_map(Into::into))),
         odd,
     )
         .prop_map(
@@ -333,6 +334,7 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                 resize,
                 priority,
                 owner,
+                (has_deadline, class),
                 (terminating, is_static, opted_out, unready, together, sandboxed),
             )| {
                 let of = || Workload { kind: WorkloadKind::Deployment, name: format!("w{workload}") };
@@ -366,7 +368,9 @@ fn pod() -> impl Strategy<Value = PodDraft> {
                     terminating,
                     is_static,
                     ready: !unready,
-                    priority: Priority::Value(priority),
+                    priority: Priority { value: Some(priority), class },
+                    has_deadline,
+                    affinity_across_namespaces: false,
                     overhead: if sandboxed { POD_HAS } else { Sizes::default() },
                     resources: if together { POD_HAS } else { Sizes::default() },
                     resize,
@@ -414,10 +418,30 @@ prop_compose! {
     }
 }
 
+/// Priority classes.
+const CLASSES: [&str; 2] = ["batch", "web"];
+
+/// Which pods a quota counts.
+fn scope() -> impl Strategy<Value = QuotaScope> {
+    let classes = || BTreeSet::from(["batch".to_owned()]);
+    select(vec![
+        QuotaScope::Terminating,
+        QuotaScope::NotTerminating,
+        QuotaScope::BestEffort,
+        QuotaScope::NotBestEffort,
+        QuotaScope::CrossNamespacePodAffinity,
+        QuotaScope::PriorityClass,
+        QuotaScope::NoPriorityClass,
+        QuotaScope::PriorityClassIn(classes()),
+        QuotaScope::PriorityClassNotIn(classes()),
+    ])
+}
+
 prop_compose! {
     /// What of a namespace is limited, scaled and kept.
     fn surroundings()(
         quota in prop::option::of((0..3000u64, 0..4096u64)),
+        scopes in prop::collection::vec(scope(), 0..3),
         range in prop::option::weighted(0.3, (range(), any::<bool>())),
         scaled in prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any::<bool>(), 1..3)],
         budget in prop::option::weighted(0.3, 0..3u32),
@@ -435,7 +459,7 @@ prop_compose! {
                 memory_request: Some(Bytes((1024 + memory) * MIB)),
                 ..Sizes::default()
             };
-            Quota { namespace: namespace(), name: name(), hard, used }
+            Quota { namespace: namespace(), name: name(), hard, used, scopes: scopes.clone() }
         });
         let range = range.map(|(range, of_pod)| {
             let (container, pod) = if of_pod { (Range::default(), range) } else { (range, Range::default()) };

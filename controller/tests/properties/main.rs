@@ -322,6 +322,20 @@ proptest! {
     }
 
     #[test]
+    fn p26_a_quota_holds_only_what_it_counts(cluster in cluster()) {
+        let mut without = cluster.clone();
+        let others = [QuotaScope::BestEffort, QuotaScope::CrossNamespacePodAffinity];
+        without.observation.quotas.retain(|quota| !quota.scopes.iter().any(|scope| others.contains(scope)));
+        prop_assert_eq!(decided(&without), decided(&cluster), "no pod that is sized is of these");
+        let classes: Vec<_> = cluster.observation.pods.values().filter_map(|pod| pod.priority.class.as_ref()).collect();
+        let batch = |quota: &Quota| quota.scopes.contains(&QuotaScope::PriorityClassIn(["batch".to_owned()].into()));
+        if !classes.iter().any(|class| *class == "batch") {
+            without.observation.quotas.retain(|quota| !batch(quota));
+            prop_assert_eq!(decided(&without), decided(&cluster));
+        }
+    }
+
+    #[test]
     fn p27_nobody_is_touched_whom_no_policy_applies_to(cluster in cluster()) {
         let outcome = decided(&cluster);
         for (_, pod, _, policy, _) in changes(&cluster, &outcome.plan) {

@@ -161,8 +161,19 @@ fn of_policy(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Size
         let held = pod.containers[spoiling.name].held(false).pair(resource).0;
         if Some(gets) > held {
             let used = Sizes::default().with_pair(resource, (held, None));
-            let quota = Quota { namespace: pod.namespace.clone(), name: "q".into(), hard: used, used };
-            spoiling.with(Violation::Quota, |spoiled| spoiled.observation.quotas.push(quota));
+            let deadline = match pod.has_deadline {
+                true => QuotaScope::Terminating,
+                false => QuotaScope::NotTerminating,
+            };
+            let class = match &pod.priority.class {
+                Some(class) => QuotaScope::PriorityClassIn([class.clone()].into()),
+                None => QuotaScope::PriorityClassNotIn(["other".to_owned()].into()),
+            };
+            for scopes in [vec![], vec![deadline, class]] {
+                let (namespace, name) = (pod.namespace.clone(), "q".into());
+                let quota = Quota { namespace, name, hard: used, used, scopes };
+                spoiling.with(Violation::Quota, |spoiled| spoiled.observation.quotas.push(quota));
+            }
         }
     }
 }

@@ -85,6 +85,8 @@ struct StoryPod {
     terminating: bool,
     ready: bool,
     priority: i32,
+    priority_class: Option<String>,
+    has_deadline: bool,
     /// What it has as a whole.
     resources: Option<String>,
     /// `deferred`, `infeasible`, `in progress` or `failing`, and for how long.
@@ -108,6 +110,8 @@ impl Default for StoryPod {
             terminating: false,
             ready: true,
             priority: 0,
+            priority_class: None,
+            has_deadline: false,
             resources: None,
             resize: None,
             owner: None,
@@ -220,6 +224,8 @@ impl Default for StoryContainer {
 struct StoryQuota {
     hard: String,
     used: String,
+    #[serde(default)]
+    scopes: Vec<QuotaScope>,
 }
 
 #[derive(Deserialize)]
@@ -305,6 +311,7 @@ impl Story {
             name: "budget".into(),
             hard: sizes(&quota.hard),
             used: sizes(&quota.used),
+            scopes: quota.scopes,
         }));
         observation.limit_ranges.extend(self.limit_range.map(|range| LimitRange {
             namespace: namespace(),
@@ -384,7 +391,9 @@ impl StoryPod {
             terminating: self.terminating,
             is_static: false,
             ready: self.ready,
-            priority: Priority::Value(self.priority),
+            priority: Priority { value: Some(self.priority), class: self.priority_class },
+            has_deadline: self.has_deadline,
+            affinity_across_namespaces: false,
             overhead: Sizes::default(),
             resources: self.resources.as_deref().map(sizes).unwrap_or_default(),
             resize,

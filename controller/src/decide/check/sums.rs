@@ -1,9 +1,10 @@
 //! What is added up: requests on a node, what a quota charges, a pod's containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Violation};
-use crate::decide::observation::{ContainerKind, Phase, Pod, Qos, ResizeState};
+use crate::decide::labels::{LabelSelector, Labels, Requirement};
+use crate::decide::observation::{ContainerKind, Phase, Pod, Qos, QuotaScope, ResizeState};
 use crate::decide::plan::{Action, Plan};
 use crate::decide::sizes::{Resource, Sizes};
 
@@ -75,17 +76,17 @@ impl Check<'_> {
                     let Some(hard) = hard else { continue };
                     let mut left = hard.saturating_sub(used.unwrap_or(0));
                     for action in plan.actions.iter().filter(|action| action.namespace == quota.namespace) {
+                        let pod = self.observation.pods.get(&action.uid);
+                        if !pod.is_none_or(|pod| counted(pod, &quota.scopes)) {
+                            continue;
+                        }
                         for (name, change) in &action.containers {
                             let part = |sizes: &Sizes| {
                                 let (request, limit) = sizes.pair(resource);
                                 (if limits { limit } else { request }).unwrap_or(0)
                             };
                             // A quota charges the largest of what is asked for, agreed to and there.
-                            let container = self
-                                .observation
-                                .pods
-                                .get(&action.uid)
-                                .and_then(|pod| pod.containers.get(name));
+                            let container = pod.and_then(|pod| pod.containers.get(name));
                             let agreed = container.map(|of| [of.allocated, of.actual]).into_iter().flatten();
                             let charged = agreed.flatten().map(|sizes| part(&sizes)).max().unwrap_or(0);
                             let added = part(&change.to).saturating_sub(charged.max(part(&change.from)));
@@ -97,6 +98,30 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether a quota of such scopes counts a pod, as the API server's quota evaluator has it: a requirement on the priority class is
+/// one on a label of that name.
+fn counted(pod: &Pod, scopes: &[QuotaScope]) -> bool {
+    const LABEL: &str = "PriorityClass";
+    let class: Labels = pod.priority.class.iter().map(|class| (LABEL.to_owned(), class.clone())).collect();
+    let label = |requirement: fn(String, BTreeSet<String>) -> Requirement, values: &BTreeSet<String>| {
+        let match_expressions = vec![requirement(LABEL.to_owned(), values.clone())];
+        LabelSelector { match_expressions, ..LabelSelector::default() }.matches(&class)
+    };
+    scopes.iter().all(|scope| match scope {
+        QuotaScope::Terminating | QuotaScope::NotTerminating => {
+            pod.has_deadline == (*scope == QuotaScope::Terminating)
+        }
+        QuotaScope::BestEffort | QuotaScope::NotBestEffort => {
+            (pod.qos == Qos::BestEffort) == (*scope == QuotaScope::BestEffort)
+        }
+        QuotaScope::CrossNamespacePodAffinity => pod.affinity_across_namespaces,
+        QuotaScope::PriorityClass => !class.is_empty(),
+        QuotaScope::NoPriorityClass => class.is_empty(),
+        QuotaScope::PriorityClassIn(classes) => label(Requirement::In, classes),
+        QuotaScope::PriorityClassNotIn(classes) => label(Requirement::NotIn, classes),
+    })
 }
 
 /// What a pod holds on its node, or will after an action.

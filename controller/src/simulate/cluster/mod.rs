@@ -170,7 +170,13 @@ impl Cluster {
         let hard =
             Sizes { cpu_request: Some(MilliCpu(u64::from(self.shape.nodes) * 3_500)), ..Sizes::default() };
         let used = Sizes::default();
-        self.observation.quotas.push(Quota { namespace: namespace(2), name: "team".into(), hard, used });
+        self.observation.quotas.push(Quota {
+            namespace: namespace(2),
+            name: "team".into(),
+            hard,
+            used,
+            scopes: Vec::new(),
+        });
         self.observation.disruption_budgets.push(DisruptionBudget {
             namespace: namespace(3),
             name: "all".into(),
@@ -313,7 +319,9 @@ impl Cluster {
             terminating: false,
             is_static: false,
             ready: !crashes,
-            priority: Priority::Value(priority),
+            priority: Priority { value: Some(priority), class: None },
+            has_deadline: false,
+            affinity_across_namespaces: false,
             overhead: Sizes::default(),
             resources: Sizes::default(),
             resize: ResizeState::Settled,
