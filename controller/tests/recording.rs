@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use controller::api::policy::parse;
+use controller::decide::reason::Reason;
 use controller::decide::record::{DecisionRecord, Step};
+use controller::decide::target::cpu;
 use controller::decide::units::MilliCpu;
 use controller::simulate::recorded::{Decision, Usual, replay, usual};
 use sampler_common::demand::Bottleneck;
@@ -74,7 +76,15 @@ fn each_workload_of_the_demo_gets_what_a_person_would_give_it() {
 
     // Four busy threads on one CPU: more limit would not help, and it is told why.
     let crowded = usually(&usuals, "crowded");
-    assert!(crowded.reason.to_string().contains("its own threads wait for each other"), "{crowded}");
+    let told = |record: &DecisionRecord| {
+        let mut all = record.notes.iter().chain([&record.reason]);
+        all.any(|reason| reason.to_string().contains("its own threads wait for each other"))
+    };
+    assert!(told(crowded), "{crowded}");
+    // What it gets it gets since it uses it: that more would not help is no reason for more.
+    let more = last("crowded");
+    assert!(told(more), "{more}");
+    assert_eq!(more.reason, Reason::Raised(Box::new(Reason::CpuTarget(cpu::Reason::UsesMore))), "{more}");
     assert!(request(crowded).1 <= 1_200, "{crowded}");
 
     // A process outside any container is what it waits for.

@@ -7,7 +7,7 @@ use super::observation::{Observation, Pod, PodUid};
 use super::pipeline::priority;
 use super::reason::Reason;
 use super::record::{DecisionRecord, Mark, Step};
-use super::size::{self, Found};
+use super::size::{self, Found, Reasons};
 use super::sizes::{Direction, Resource, Sizes};
 use super::units::Timestamp;
 use super::weight::weight;
@@ -36,7 +36,16 @@ pub(super) struct Draft<'a> {
     pub(super) known_since: Option<Timestamp>,
     pub(super) record: DecisionRecord,
     /// Why its pod is treated otherwise than resized, once that is known.
-    pub(super) outcome: Option<Reason>,
+    pub(super) outcome: Option<Outcome>,
+}
+
+/// How a pod is treated otherwise than resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It gets back what its node had agreed to.
+    Reverted,
+    /// It is made anew.
+    Recreated,
 }
 
 /// What is kept of a draft.
@@ -116,7 +125,7 @@ impl Draft<'_> {
     pub(super) fn guard(&mut self) {
         if let Some(back) = guards::revert(&self.facts) {
             self.mark(Step::Guard, back, Reason::Reverted);
-            self.outcome = Some(Reason::Reverted);
+            self.outcome = Some(Outcome::Reverted);
             return;
         }
         for guard in guards::ALL {
@@ -190,41 +199,62 @@ impl Draft<'_> {
         }
     }
 
-    /// Why it changes: the target, or the bound that moved what the target would have left. What rises is told first.
+    /// Which way a resource goes from one size to the other.
+    fn way(resource: Resource, from: &Sizes, to: &Sizes) -> Direction {
+        from.with(resource, to).direction(from)
+    }
+
+    /// Why it changes: what moved it last the way that it went. What rises is told first.
     fn because(&self) -> Reason {
         let current = self.current();
-        let only = |resource| current.with(resource, &self.sizes).direction(&current);
-        let resource = match (only(Resource::Cpu), only(Resource::Memory)) {
+        let went = |resource| Self::way(resource, &current, &self.sizes);
+        let resource = match (went(Resource::Cpu), went(Resource::Memory)) {
             (Direction::Same, _) | (Direction::Down, Direction::Up) => Resource::Memory,
             _ => Resource::Cpu,
         };
-        if self.found.sizes.same(resource, &current) {
-            let moved = |mark: &&Mark| mark.step != Step::Target && !mark.after.same(resource, &mark.before);
-            if let Some(mark) = self.record.marks.iter().find(moved) {
-                return mark.reason.clone();
-            }
+        let that_way = |mark: &&Mark| match (Self::way(resource, &mark.before, &mark.after), went(resource)) {
+            (Direction::Same, _) => false,
+            (Direction::Both, _) | (_, Direction::Both) => true,
+            (moved, went) => moved == went,
+        };
+        match self.record.marks.iter().rfind(that_way).map(|mark| &mark.reason) {
+            None | Some(Reason::TargetKept) => self.found.reasons.of(resource),
+            Some(reason) => reason.clone(),
         }
-        self.found.reasons.of(resource)
+    }
+
+    /// What is done, and why.
+    fn done(&self) -> Reason {
+        if self.outcome == Some(Outcome::Reverted) {
+            return Reason::Reverted;
+        }
+        let because = Box::new(self.because());
+        let done = match self.sizes.direction(&self.current()) {
+            Direction::Down => Reason::Lowered(because),
+            Direction::Up => Reason::Raised(because),
+            Direction::Both | Direction::Same => Reason::Rebalanced(because),
+        };
+        match self.outcome {
+            Some(Outcome::Recreated) => Reason::Recreated(Box::new(done)),
+            _ => done,
+        }
     }
 
     pub(super) fn finish(self) -> DecisionRecord {
-        let (current, result) = (self.current(), self.sizes);
-        let reason = if current == result {
+        let result = self.sizes;
+        let reason = if self.current() == result {
             self.why_not()
         } else if self.dry_run {
-            Reason::DryRun
+            Reason::DryRun(Box::new(self.done()))
         } else if !self.applies {
-            Reason::Recommended
-        } else if let Some(reason) = self.outcome {
-            reason
+            Reason::Recommended(Box::new(self.done()))
         } else {
-            let because = Box::new(self.because());
-            match result.direction(&current) {
-                Direction::Down => Reason::Lowered(because),
-                Direction::Up => Reason::Raised(because),
-                Direction::Both | Direction::Same => Reason::Rebalanced(because),
-            }
+            self.done()
         };
-        DecisionRecord { result, reason, ..self.record }
+        let Reasons { cpu, memory } = self.found.reasons;
+        let of_cpu = cpu.is_for_others().then_some(Reason::CpuTarget(cpu));
+        let of_memory = memory.filter(|memory| memory.is_for_others()).map(Reason::MemoryTarget);
+        let notes = of_cpu.into_iter().chain(of_memory).filter(|note| !reason.is_because_of(note)).collect();
+        DecisionRecord { result, reason, notes, ..self.record }
     }
 }

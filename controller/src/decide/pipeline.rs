@@ -189,6 +189,7 @@ fn consider<'a>(
         marks: Vec::new(),
         result: container.desired,
         reason: Reason::NoPolicy,
+        notes: Vec::new(),
     };
     let stop = |record: DecisionRecord, reason| Err(Box::new(DecisionRecord { reason, ..record }));
     let Chosen { id, policy, overruled } = match chosen {

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 
 use super::bounds;
 use super::disruption::{Disruption, Disrupts};
-use super::draft::Draft;
+use super::draft::{Draft, Outcome};
 use super::guards::support;
 use super::observation::{ContainerKind, Observation, Pod, PodUid, Qos};
 use super::plan::{Action, ActionKind, Change};
@@ -89,7 +89,7 @@ fn action(
     check_limit_ranges(observation, pod, indices, drafts);
     let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
     if kind == ActionKind::Recreate {
-        changing.iter().for_each(|index| drafts[*index].outcome = Some(Reason::Recreated));
+        changing.iter().for_each(|index| drafts[*index].outcome = Some(Outcome::Recreated));
     }
     let node = drafts[*changing.first()?].node_name.to_owned();
     if !changing.iter().all(|index| drafts[*index].is_done()) {
@@ -167,7 +167,7 @@ fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], d
     for range in observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
         // A guard may have left a request below the part of its limit that the range asks for.
         for index in indices {
-            if drafts[*index].outcome == Some(Reason::Reverted) {
+            if drafts[*index].outcome == Some(Outcome::Reverted) {
                 continue;
             }
             let draft = &mut drafts[*index];
@@ -212,7 +212,7 @@ fn together(
 
 /// How the pod is changed.
 fn how(changing: &[usize], drafts: &[Draft<'_>]) -> ActionKind {
-    if changing.iter().any(|index| drafts[*index].outcome == Some(Reason::Reverted)) {
+    if changing.iter().any(|index| drafts[*index].outcome == Some(Outcome::Reverted)) {
         return ActionKind::Revert;
     }
     if changing.iter().all(|index| support::in_place(&drafts[*index].facts)) {

@@ -65,14 +65,14 @@ pub enum Reason {
     Rebalanced(Box<Reason>),
     /// It gets back what its node had agreed to, since more is not to be had.
     Reverted,
-    /// Its pod is made anew, since it cannot be resized in place.
-    Recreated,
-    /// The policy's mode is Recommend.
-    Recommended,
+    /// This would be done to it, and its pod is made anew, since it cannot be resized in place.
+    Recreated(Box<Reason>),
+    /// This would be done, and the policy's mode is Recommend.
+    Recommended(Box<Reason>),
     /// The policy's mode is Observe.
     Observed,
-    /// The controller runs dry.
-    DryRun,
+    /// This would be done, and the controller runs dry.
+    DryRun(Box<Reason>),
 
     // Selection.
     /// No policy selects it.
@@ -175,7 +175,7 @@ pub enum Reason {
     DisruptionBudget(Disrupts, String),
     /// Changing it would disrupt it, and this plan takes all that a PodDisruptionBudget allows.
     DisruptionTaken(Disrupts, String),
-    /// Changing it would disrupt it, and this plan disrupts another pod of its workload.
+    /// Changing it would disrupt it, and this plan disrupts another pod of its workload, or one does not answer.
     WorkloadDisrupted(Disrupts),
     /// Its pod would be evicted, and an eviction of its workload that was decided has not been seen to happen; not for so long.
     EvictionPending(Seconds),
@@ -210,6 +210,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What is behind what is done, or would be.
+    fn cause(&self) -> &Self {
+        match self {
+            Self::Raised(of)
+            | Self::Lowered(of)
+            | Self::Rebalanced(of)
+            | Self::Recreated(of)
+            | Self::Recommended(of)
+            | Self::DryRun(of) => of.cause(),
+            other => other,
+        }
+    }
+
+    /// Whether this is the cause of what is done, or would be.
+    pub fn is_because_of(&self, cause: &Self) -> bool {
+        self.cause() == cause
+    }
+
     /// Its name in conditions, events and metrics.
     pub fn name(&self) -> String {
         let debug = match self {
@@ -230,10 +248,14 @@ impl fmt::Display for Reason {
                 "it goes back to what its node has agreed to: what it asks for is not to be had, and would keep \
                  others from being scheduled",
             ),
-            Self::Recreated => f.write_str("its pod is evicted and made anew, as the policy allows"),
-            Self::Recommended => f.write_str("this is shown and not done: `mode: Apply` would do it"),
+            Self::Recreated(what) => {
+                write!(f, "{what}; its pod is evicted and made anew, as the policy allows")
+            }
+            Self::Recommended(what) => {
+                write!(f, "{what}; this is shown and not done: `mode: Apply` would do it")
+            }
             Self::Observed => f.write_str("its demand is shown: `mode: Recommend` would show a target, too"),
-            Self::DryRun => f.write_str("this is shown and not done: the controller runs dry"),
+            Self::DryRun(what) => write!(f, "{what}; this is shown and not done: the controller runs dry"),
             Self::NoPolicy => f.write_str("no policy selects it"),
             Self::NamespaceExcluded => f.write_str("the controller leaves this namespace alone"),
             Self::NamespaceDenied(policy) => write!(f, "{policy} denies this namespace"),
@@ -323,7 +345,7 @@ impl fmt::Display for Reason {
                 write!(f, "{how}, and this plan disrupts as many others as PodDisruptionBudget {name} allows")
             }
             Self::WorkloadDisrupted(how) => {
-                write!(f, "{how}, and this plan disrupts another pod of its workload: one at a time")
+                write!(f, "{how}, and another pod of its workload is being disrupted, or does not answer: one at a time")
             }
             Self::EvictionPending(left) => write!(
                 f,

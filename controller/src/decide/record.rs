@@ -152,6 +152,8 @@ pub struct DecisionRecord {
     pub result: Sizes,
     /// Why.
     pub reason: Reason,
+    /// What somebody else would have to do about it, where the reason does not say that.
+    pub notes: Vec<Reason>,
 }
 
 impl fmt::Display for DecisionRecord {
@@ -168,6 +170,7 @@ impl fmt::Display for DecisionRecord {
             marks,
             result,
             reason,
+            notes,
         } = self;
         write!(f, "{container}")?;
         if let Some(node) = node {
@@ -204,6 +207,9 @@ impl fmt::Display for DecisionRecord {
             writeln!(f, "  result    {}", Difference(current, result))?;
         }
         write!(f, "  reason    {}: {reason}", reason.name())?;
+        for note in notes {
+            write!(f, "; and {note}")?;
+        }
         for resource in Resource::ALL {
             if let Some((missing, why)) = self.shortfall(resource) {
                 match resource {

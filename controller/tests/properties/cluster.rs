@@ -505,6 +505,7 @@ pub fn crowded(mut cluster: Cluster) -> Cluster {
         }
     }
     for pod in cluster.state.pods.values_mut() {
+        pod.owner.iter_mut().for_each(|owner| owner.namespace = "shop".into());
         let names: Vec<String> = pod.iter().map(|(name, _)| name.to_owned()).collect();
         for name in names {
             let state = pod.get_mut(&name).expect("its own name");

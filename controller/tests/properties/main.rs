@@ -281,7 +281,7 @@ proptest! {
         for record in &outcome.records {
             let done = matches!(
                 record.reason,
-                Reason::Raised(_) | Reason::Lowered(_) | Reason::Rebalanced(_) | Reason::Reverted | Reason::Recreated
+                Reason::Raised(_) | Reason::Lowered(_) | Reason::Rebalanced(_) | Reason::Reverted | Reason::Recreated(_)
             );
             let planned = planned.contains(&(&record.container.uid, record.container.container.as_str()));
             prop_assert_eq!(done, planned, "the reason says what is done: {}", record);
@@ -372,7 +372,11 @@ proptest! {
         for (wet, dry) in wet.records.iter().zip(&dry.records) {
             prop_assert_eq!(wet.target, dry.target);
             if dry.result != dry.current && dry.policy.as_ref().is_some_and(|(_, mode)| *mode == Mode::Apply) {
-                prop_assert_eq!(&dry.reason, &Reason::DryRun);
+                prop_assert!(matches!(dry.reason, Reason::DryRun(_)), "{dry}");
+                // How many are disrupted at once shows only where they are.
+                if wet.result == dry.result {
+                    prop_assert_eq!(&dry.reason, &Reason::DryRun(Box::new(wet.reason.clone())), "{}", dry);
+                }
             }
         }
     }

@@ -346,15 +346,17 @@ fn of_disruption(spoiling: &mut Spoiling<'_>, pod: &Pod) {
         }];
     });
     // A second one of the same workload.
-    spoiling.with(Violation::Disruption, |spoiled| {
-        restarts(spoiled);
-        let twin = PodUid("twin".into());
-        let pod = Pod { name: "twin".into(), ..spoiled.observation.pods[&uid].clone() };
-        spoiled.observation.pods.insert(twin.clone(), pod);
-        spoiled.observation.disruption_budgets.clear();
-        let action = Action { uid: twin, pod: "twin".into(), ..spoiled.plan.actions[0].clone() };
-        spoiled.plan.actions.push(action);
-    });
+    if pod.made_by != MadeBy::Nobody {
+        spoiling.with(Violation::Disruption, |spoiled| {
+            restarts(spoiled);
+            let twin = PodUid("twin".into());
+            let pod = Pod { name: "twin".into(), ..spoiled.observation.pods[&uid].clone() };
+            spoiled.observation.pods.insert(twin.clone(), pod);
+            spoiled.observation.disruption_budgets.clear();
+            let action = Action { uid: twin, pod: "twin".into(), ..spoiled.plan.actions[0].clone() };
+            spoiled.plan.actions.push(action);
+        });
+    }
     // The only one of its workload is evicted, or one that nobody would make anew.
     let evicted = |spoiled: &mut Spoiled, made_by| {
         spoiled.plan.actions[0].kind = ActionKind::Recreate;

@@ -140,6 +140,16 @@ pub enum Reason {
     StartupBoost,
 }
 
+impl Reason {
+    /// Whether what it says is for somebody to do: no request of ours would help, or not enough.
+    pub fn is_for_others(self) -> bool {
+        matches!(
+            self,
+            Self::OverThreaded | Self::LimitBinds | Self::AncestorLimitBinds | Self::WaitsDespiteRequest(_)
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -110,6 +110,13 @@ pub enum Reason {
     LimitBinds,
 }
 
+impl Reason {
+    /// Whether what it says is for somebody to do: no request of ours would help.
+    pub fn is_for_others(self) -> bool {
+        self == Self::LimitBinds
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
