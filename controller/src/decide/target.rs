@@ -25,3 +25,35 @@ pub use cpu::{CpuInputs, CpuTarget, cpu};
 pub use memory::{MemoryInputs, MemoryTarget, memory};
 pub use replicas::{Replicas, Spread};
 pub use signal::{Calm, Signal, Verdict};
+
+use serde::{Deserialize, Serialize};
+
+use super::share::PerMille;
+
+/// What a container should have of a resource, before bounds, node and guards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target<Size, Step, Reason> {
+    /// The request.
+    pub request: Size,
+    /// The limit, where it should change.
+    pub limit: Option<Size>,
+    /// Why.
+    pub reason: Reason,
+    /// How much is known of its use.
+    pub confidence: PerMille,
+    /// What each step that did something came to, in order.
+    pub marks: Vec<Mark<Size, Step, Reason>>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark<Size, Step, Reason> {
+    /// Which.
+    pub step: Step,
+    /// The request after it.
+    pub request: Size,
+    /// The limit after it.
+    pub limit: Option<Size>,
+    /// Why.
+    pub reason: Reason,
+}

@@ -19,6 +19,7 @@ use std::fmt;
 use sampler_common::demand::Bottleneck;
 use serde::{Deserialize, Serialize};
 
+use super::Target;
 use super::bet::{self, Changes, bet};
 use super::signal::{Signal, Verdict};
 use crate::decide::duration::Seconds;
@@ -64,33 +65,10 @@ pub struct CpuInputs<'a> {
     pub now: Timestamp,
 }
 
-/// What a container should have, before bounds, node and guards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuTarget {
-    /// The request.
-    pub request: MilliCpu,
-    /// The limit, where it should change.
-    pub limit: Option<MilliCpu>,
-    /// Why.
-    pub reason: Reason,
-    /// How much is known of its use: samples of a day are all that it takes.
-    pub confidence: PerMille,
-    /// What each step that did something came to, in order.
-    pub marks: Vec<Mark>,
-}
-
+/// What a container should have of CPU. Samples of a day are all the confidence that it takes.
+pub type CpuTarget = Target<MilliCpu, Step, Reason>;
 /// What a step came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Which.
-    pub step: Step,
-    /// The request after it.
-    pub request: MilliCpu,
-    /// The limit after it.
-    pub limit: Option<MilliCpu>,
-    /// Why.
-    pub reason: Reason,
-}
+pub type Mark = super::Mark<MilliCpu, Step, Reason>;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Target;
 use crate::decide::history::memory::MemoryHistory;
 use crate::decide::policy::{ControlledValues, Policy};
 use crate::decide::share::PerMille;
@@ -46,33 +47,10 @@ pub struct MemoryInputs<'a> {
     pub now: Timestamp,
 }
 
-/// What a container should have, before bounds, node and guards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryTarget {
-    /// The request.
-    pub request: Bytes,
-    /// The limit, where it should change.
-    pub limit: Option<Bytes>,
-    /// Why.
-    pub reason: Reason,
-    /// How much is known of its use: samples of a day are all that it takes.
-    pub confidence: PerMille,
-    /// What each step that did something came to, in order.
-    pub marks: Vec<Mark>,
-}
-
+/// What a container should have of memory. Samples of a day are all the confidence that it takes.
+pub type MemoryTarget = Target<Bytes, Step, Reason>;
 /// What a step came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Which.
-    pub step: Step,
-    /// The request after it.
-    pub request: Bytes,
-    /// The limit after it.
-    pub limit: Option<Bytes>,
-    /// Why.
-    pub reason: Reason,
-}
+pub type Mark = super::Mark<Bytes, Step, Reason>;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
