@@ -211,7 +211,7 @@ pub struct Resize {
     pub max_step_down: Option<PerMille>,
     /// For so long after a change, only what cannot wait.
     pub cooldown: Option<Seconds>,
-    /// At most so many changes of a container in an hour.
+    /// At most so many changes of a container in an hour; the last of several is kept for what cannot wait.
     pub changes_per_hour: Option<NonZeroU32>,
     /// A resize that has been Deferred for so long is taken back.
     pub deferred_deadline: Option<Seconds>,

@@ -216,7 +216,7 @@ pub struct ResizeSettings {
     pub max_step_down: PerMille,
     /// For so long after a change nothing is taken away, and nothing added that cannot wait.
     pub cooldown: Seconds,
-    /// At most so many changes of a container in an hour, whatever their reason.
+    /// At most so many changes of a container in an hour, whatever their reason; the last of several is kept for what cannot wait.
     pub changes_per_hour: NonZeroU32,
     /// A resize that has been Deferred for so long is taken back.
     pub deferred_deadline: Seconds,
