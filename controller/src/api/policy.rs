@@ -121,8 +121,9 @@ pub struct Spec {
     pub guaranteed_pods: Option<GuaranteedPods>,
     /// Requests on which a HorizontalPodAutoscaler scales.
     pub hpa_pods: Option<HpaPods>,
-    /// What over- and under-provisioning and changes cost against each other.
-    pub cost: Option<Prices>,
+    /// What over- and under-provisioning and changes cost against each other, where CPU is sized by its use alone and without a
+    /// percentile.
+    pub cost: Cost,
 }
 
 /// Which workloads: those for which all holds that is not left out.
@@ -181,13 +182,16 @@ pub struct Bounds<Size> {
 pub struct History {
     /// Where use comes from.
     pub source: Option<Source>,
-    /// The percentile of use to which CPU is sized, 50 to 100.
+    /// The percentile of use to which CPU is sized, 50 to 100. Left out, CPU is sized by forecasts and what their errors
+    /// cost (`cost`). Memory is sized to the 99th, or to this one where it is higher.
     pub percentile: Option<Percentile>,
-    /// By how much a request is to exceed it.
+    /// By how much a request is to exceed the percentile, and what its waits say that it needs. Where CPU is sized by its use alone
+    /// and without a percentile, `cost` counts instead.
     pub margin: Option<PerMille>,
-    /// What is older does not count.
+    /// What is older does not count: not in percentiles, nor in what a limit has to hold, nor as a kill. CPU without a
+    /// percentile is forecast from what the last days were like, whatever this says.
     pub window: Option<Seconds>,
-    /// After this a sample counts half.
+    /// After this a sample counts half in percentiles. It is nothing to CPU without a percentile.
     pub half_life: Option<Seconds>,
     /// With less than this, nothing moves.
     pub minimum_data: Option<Seconds>,
@@ -225,6 +229,20 @@ pub struct Boost {
     pub factor: PerMille,
     /// For so long after the container was started.
     pub duration: Seconds,
+}
+
+/// What over- and under-provisioning and changes cost against each other ([`Prices`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cost {
+    /// A change is worth so many minutes of mean use reserved for nothing.
+    pub change_minutes: Option<u32>,
+    /// A minute in which more is used than allocated is worth so many of mean use reserved for nothing.
+    pub breach_minutes: Option<u32>,
+    /// A core-minute that was used above the allocation is worth so many reserved for nothing.
+    pub unmet: Option<u32>,
+    /// Changes a day from which on it shrinks no more.
+    pub changes_per_day: Option<u32>,
 }
 
 /// Reads one policy.
@@ -306,7 +324,7 @@ impl Spec {
         fill(&mut policy.weight, self.weight.map(PolicyWeight));
         fill(&mut policy.guaranteed_pods, self.guaranteed_pods);
         fill(&mut policy.hpa_pods, self.hpa_pods);
-        fill(&mut policy.cost, self.cost);
+        self.cost.put(&mut policy.cost);
         Ok(policy)
     }
 
@@ -387,6 +405,15 @@ impl History {
         fill(&mut history.stale_after, self.stale_after);
         fill(&mut history.interval, self.interval);
         Ok(())
+    }
+}
+
+impl Cost {
+    fn put(self, prices: &mut Prices) {
+        fill(&mut prices.change_minutes, self.change_minutes);
+        fill(&mut prices.breach_minutes, self.breach_minutes);
+        fill(&mut prices.unmet, self.unmet);
+        fill(&mut prices.changes_per_day, self.changes_per_day);
     }
 }
 

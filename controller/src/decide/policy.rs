@@ -186,13 +186,16 @@ impl From<Percentile> for u8 {
 pub struct HistorySettings {
     /// Where use comes from.
     pub source: Source,
-    /// CPU is sized to this percentile of use × `margin`; `None`: by the priced bet of [`super::target`].
+    /// CPU is sized to this percentile of use × `margin`, and memory, too, where it is above the 99th; `None`: CPU by the
+    /// priced bet of [`super::target`], memory by the 99th.
     pub percentile: Option<Percentile>,
-    /// By how much a request is to exceed the percentile.
+    /// By how much a request is to exceed the percentile, and what its waits say that it needs. A bet on use alone has no
+    /// margin: how far it stays above is what [`Policy::cost`] makes worth it.
     pub margin: PerMille,
-    /// What is older than this does not count.
+    /// What is older than this counts in no percentile, peak or kill. A bet forgets in its own time: errors of forecasts
+    /// count half after two days, and a time of day is known from about a week.
     pub window: Seconds,
-    /// After this a sample counts half.
+    /// After this a sample counts half in a percentile; to a bet it is nothing, like `window`.
     pub half_life: Seconds,
     /// With less than this, nothing moves.
     pub minimum_data: Seconds,
@@ -282,6 +285,14 @@ impl Policy {
             Profile::Throughput => (Micros(50_000), PerMille::percent(5), PerMille::percent(10), 100),
             Profile::Batch => (Micros(500_000), PerMille::percent(50), PerMille::percent(5), 50),
         };
+        // Where only use is known, being outgrown stands for waits that cannot be seen.
+        let balanced = Prices::default();
+        let cost = match profile {
+            Profile::Balanced => balanced,
+            Profile::Latency => Prices { breach_minutes: 33, unmet: 60, ..balanced },
+            Profile::Throughput => Prices { breach_minutes: 6, unmet: 10, ..balanced },
+            Profile::Batch => Prices { breach_minutes: 3, unmet: 5, ..balanced },
+        };
         Self {
             mode: Mode::default(),
             objectives: Objectives {
@@ -316,7 +327,7 @@ impl Policy {
             weight: PolicyWeight(NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN)),
             guaranteed_pods: GuaranteedPods::default(),
             hpa_pods: HpaPods::default(),
-            cost: Prices::default(),
+            cost,
         }
     }
 }

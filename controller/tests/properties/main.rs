@@ -7,8 +7,7 @@
 //! | 1, 11 | windows are collected, of each container of its own | the sampler; what is done with them is `p11` here |
 //! | 9 | status is written when it changed | status writer; that all is evaluated in each cycle is `p17` |
 //! | 10, 23 | status is readable, and has its times | status writer |
-//! | 12, 13 | data within the window; percentiles in order | tests of `decide::history` |
-//! | 14 | target = percentile × margin | tests of `decide::target` |
+//! | 13 | percentiles in order, within the stated error | tests of `decide::history` |
 //! | 15 | malformed policies are refused | tests of `api::policy`, and the schema at the API server |
 //! | 16, 27, 34 | scopes; deny wins; the most specific policy | tests of `decide::scope`; their effect on plans is `p27` here |
 //! | 20 | support is detected per node | observer; what follows from it is `p20` here |
@@ -18,6 +17,7 @@
 //! | 36 | original resources are put back | `loadline restore`; that a deleted policy changes nothing is `p36` here |
 
 mod cluster;
+mod sizing;
 mod spoiled;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,7 +38,7 @@ fn what_is_written_wins_over_the_profile() {
     assert_eq!(policy.memory.max_allowed, Bytes(2 << 30));
     assert_eq!(policy.history.percentile, Percentile::new(95));
     assert_eq!(policy.resize.max_step_up, Some(PerMille(3000)));
-    assert_eq!(policy.cost, Prices { unmet: 30, ..Prices::default() });
+    assert_eq!(policy.cost, Prices { unmet: 30, ..Policy::of(Profile::Batch).cost });
     assert_eq!(policy.weight.0.get(), 80);
     assert_eq!(object.selector.labels.requirements(), 1);
 }
