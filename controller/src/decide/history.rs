@@ -15,10 +15,12 @@
 //! * A container takes at most [`FIXED_BYTES`] + [`blocks::Blocks::BYTES_AT_MOST`], however long it lives and however often
 //!   it is sampled ([`History::bytes`]).
 //! * Samples that are late or come twice change nothing that has been counted. A gap is a gap: nothing is invented for
-//!   it, and nothing that came before it is forgotten sooner than by its age.
+//!   it, and nothing that came before it is forgotten sooner than by its age. Samples that are always far apart are no
+//!   gaps: each speaks for the time since the one before ([`cadence`]).
 //! * A forecast is judged by what happened after it was made, never by what it was made from.
 
 pub mod blocks;
+pub mod cadence;
 pub mod checkpoint;
 pub mod day;
 pub mod decaying;
@@ -32,6 +34,7 @@ pub mod workload;
 use serde::{Deserialize, Serialize};
 
 use self::blocks::Percentiles;
+use self::cadence::Cadence;
 use self::day::DayProfile;
 use self::errors::ForecastErrors;
 use self::memory::MemoryHistory;
@@ -44,7 +47,7 @@ use super::units::Timestamp;
 /// What one container's history of CPU takes but for its histogram of use, which has 4 bytes for each bin of a day in which it
 /// was: 100 for one that is steady, 1,000 for one that varies twentyfold. That of memory takes some 300 in all.
 pub const FIXED_BYTES: usize = size_of::<History>() - size_of::<Usage>();
-const _: () = assert!(FIXED_BYTES <= 1_088 && size_of::<MemoryHistory>() <= 208);
+const _: () = assert!(FIXED_BYTES <= 1_104 && size_of::<MemoryHistory>() <= 216);
 
 /// The horizon, half an hour, for which use is called sustained.
 const SUSTAINED_HORIZON: usize = 1;
@@ -55,6 +58,7 @@ const SUSTAINED_SLOTS: u64 = errors::HORIZONS[SUSTAINED_HORIZON];
 pub struct History {
     since: Timestamp,
     latest: Option<Timestamp>,
+    cadence: Cadence,
     usage: Usage,
     mean: MeanUsage,
     recent: Recent,
@@ -79,6 +83,7 @@ impl History {
         Self {
             since,
             latest: None,
+            cadence: Cadence::default(),
             usage: Usage::new(window.0),
             mean: MeanUsage::default(),
             recent: Recent::default(),
@@ -93,7 +98,9 @@ impl History {
         if late || !(0.0..=level::LARGEST_CORES).contains(&cores) {
             return Observed::Ignored;
         }
-        let seconds = self.latest.map_or(Slot::SECONDS, |latest| at.seconds_since(latest));
+        let step = self.latest.map(|latest| at.seconds_since(latest));
+        let seconds = step.map_or(cadence::LEAST_SECONDS, |step| self.cadence.step(step));
+        let between = Some(cores).filter(|_| step == Some(seconds));
         self.latest = Some(at);
         self.usage.add(at, cores, seconds);
         self.mean.add(cores, seconds);
@@ -101,8 +108,8 @@ impl History {
         // After a long gap, once around and one more, so that no old slot is taken for a new one.
         for _ in 0..ended.min(Recent::SLOTS as u64 + 1) {
             // One slot at a time: what a slot ends must be judged before the next one is there.
-            self.recent.advance();
-            self.errors.judge(&self.recent, &self.day);
+            self.recent.advance(between);
+            self.errors.judge(&self.recent, &self.day, self.cadence);
             if let Some((start, slot)) = self.recent.leaving() {
                 self.day.add(start, slot);
             }
@@ -150,6 +157,11 @@ impl History {
     /// Mean use in cores over the last days; `None` without samples.
     pub fn mean(&self) -> Option<f64> {
         self.mean.cores()
+    }
+
+    /// How far apart its samples are.
+    pub fn cadence(&self) -> Cadence {
+        self.cadence
     }
 
     /// The last hours, slot by slot.
@@ -200,6 +212,7 @@ impl History {
     pub fn merge(&mut self, other: &Self) {
         self.since = self.since.min(other.since);
         self.latest = self.latest.max(other.latest);
+        self.cadence.merge(other.cadence);
         self.usage.merge(&other.usage);
         self.mean.merge(&other.mean);
         self.recent.merge(&other.recent);

@@ -1,7 +1,7 @@
 //! Checkpoints: what is remembered, as a text that can be stored and read again without loss.
 //!
 //! ```text
-//! loadline-checkpoint 3
+//! loadline-checkpoint 4
 //! 5b3f0a91 {"…": …}          one entry a line: CRC-32 of its JSON, and the JSON
 //! …
 //! end 2                      how many there were
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 /// The version that is written, and the only one that is read. It rises with every change by which an older text would not be
 /// read as what it was: a test of [`State::restored`](crate::decide::state::State::restored) keeps a text of this one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const MAGIC: &str = "loadline-checkpoint ";
 const END: &str = "end ";
 
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(read::<Entry>(b"loadline-checkpoint one\nend 0\n"), Err(CheckpointError::Foreign));
         let error = read::<Entry>(b"loadline-checkpoint 1\nend 0\n").unwrap_err();
         assert_eq!(error, CheckpointError::Version { found: 1 });
-        assert_eq!(error.to_string(), "the checkpoint has version 1, and only version 3 is read");
+        assert_eq!(error.to_string(), "the checkpoint has version 1, and only version 4 is read");
     }
 
     #[test]

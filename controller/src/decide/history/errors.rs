@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cadence::Cadence;
 use super::day::DayProfile;
 use super::decaying::{Decaying, STEPS};
 use super::level::SMALLEST_CORES;
@@ -31,8 +32,11 @@ pub const EDGES: [f64; 16] =
 const BINS: usize = EDGES.len() + 1;
 /// Weight of one outcome: 576 outcomes of a half-life, over ln 2, fit into two bytes.
 const WEIGHT: u16 = 64;
-/// Half-life of errors, in slots: two days.
+/// Half-life of errors, in slots: two days. Where samples are further apart than slots are long it is as much longer, since a tail is
+/// known from so many outcomes and not from so many days; at most [`LONGEST_HALF_LIFE`] times.
 const HALF_LIFE_SLOTS: u64 = 2 * 86_400 / Slot::SECONDS;
+/// Eight days: a week is in them for the most part.
+const LONGEST_HALF_LIFE: u64 = 4;
 /// What is counted in each bin beforehand when sharpness is asked for: half an outcome.
 const UNSEEN: f64 = WEIGHT as f64 / 2.0;
 /// For how wide the two bins without an edge are taken on the logarithmic scale.
@@ -84,16 +88,19 @@ fn at_horizon(
 }
 
 impl ForecastErrors {
-    /// Judges the forecasts whose horizon ends with the slot that has just ended.
-    pub(super) fn judge(&mut self, recent: &Recent, day: &DayProfile) {
+    /// Judges the forecasts whose horizon ends with the slot that has just ended: those that were made when there was a sample
+    /// to make them from, and of whose horizon most is known. Samples come as this cadence has it.
+    pub(super) fn judge(&mut self, recent: &Recent, day: &DayProfile, cadence: Cadence) {
         let end = recent.current();
-        if end.is_multiple_of(HALF_LIFE_SLOTS / STEPS) {
+        let longer = (cadence.seconds() / Slot::SECONDS).clamp(1, LONGEST_HALF_LIFE);
+        if end.is_multiple_of(longer * HALF_LIFE_SLOTS / STEPS) {
             self.ratios.iter_mut().flatten().for_each(|ratios| ratios.age(1));
         }
         for (slots, ratios) in HORIZONS.into_iter().zip(&mut self.ratios) {
             let Some(next) = end.checked_sub(slots) else { continue };
-            let whole = (next..end).all(|n| recent.slot(n).is_some());
-            let (true, Some(largest)) = (whole, recent.max(next, end)) else { continue };
+            let made = next.checked_sub(1).is_some_and(|newest| recent.is_sampled(newest));
+            let known = (next..end).filter(|slot| recent.slot(*slot).is_some()).count() as u64;
+            let (true, Some(largest)) = (made && 2 * known > slots, recent.max(next, end)) else { continue };
             let bases = at_horizon(recent, day, next, slots, None);
             for (base, ratios) in bases.into_iter().zip(ratios) {
                 if let Some(base) = base {

@@ -14,11 +14,12 @@ use crate::decide::units::{Bytes, Timestamp};
 pub const SCALE: Scale = Scale { exponent: 22, per_octave: 12 };
 /// A peak is counted of so much time.
 const HOUR_SECONDS: u64 = 3600;
-/// Slots of the exact peaks, and their length.
-const SLOTS: u64 = 8;
+/// For so long at least a peak is recent, and for a slot's length more at most: what peaks once a day peaks again before it is
+/// forgotten.
+pub const RECENT_SECONDS: u64 = 24 * HOUR_SECONDS;
+/// Slots of the exact peaks, the one under way included, and their length.
+const SLOTS: u64 = RECENT_SECONDS / SLOT_SECONDS + 1;
 const SLOT_SECONDS: u64 = 3 * HOUR_SECONDS;
-/// For so long a peak is recent, a slot's length more or less.
-pub const RECENT_SECONDS: u64 = SLOTS * SLOT_SECONDS;
 /// After an OOM kill the memory that it had is to grow to this, or by [`LEAST_BUMP`], as VPA does it.
 const BUMP: (u64, u64) = (6, 5);
 /// 100 MiB.
@@ -140,7 +141,7 @@ impl MemoryHistory {
         peaks.weighed(now, settings.window.0, settings.half_life.0)
     }
 
-    /// The highest sample of the last day, exactly; `None` where there was none.
+    /// The highest sample of the last day, and of up to three hours before it, exactly; `None` where there was none.
     pub fn recent_peak(&self, now: Timestamp) -> Option<Bytes> {
         let from = (now.0 / SLOT_SECONDS + 1).saturating_sub(SLOTS);
         let numbers = from.max((self.slot + 1).saturating_sub(SLOTS))..=self.slot;
@@ -277,12 +278,12 @@ mod tests {
         }
 
         #[test]
-        fn the_recent_peak_is_exact_for_most_of_a_day(samples in samples()) {
+        fn the_recent_peak_is_exact_for_a_day_and_gone_after_27_hours(samples in samples()) {
             let history = history(&samples);
             let now = history.latest().unwrap();
             let found = history.recent_peak(now).unwrap().0;
-            prop_assert!(found >= peak(&samples, now, RECENT_SECONDS - SLOT_SECONDS).unwrap());
-            prop_assert!(found <= peak(&samples, now, RECENT_SECONDS).unwrap());
+            prop_assert!(found >= peak(&samples, now, RECENT_SECONDS).unwrap());
+            prop_assert!(found <= peak(&samples, now, RECENT_SECONDS + SLOT_SECONDS).unwrap());
         }
 
         #[test]
@@ -302,6 +303,20 @@ mod tests {
             let history = history(&samples);
             let json = serde_json::to_string(&history).unwrap();
             prop_assert_eq!(serde_json::from_str::<MemoryHistory>(&json).unwrap(), history);
+        }
+    }
+
+    #[test]
+    fn a_peak_that_comes_daily_is_remembered_until_it_comes_again() {
+        // At 11 in the morning each day, and little else.
+        let mut remembered = MemoryHistory::new(Timestamp(START), WINDOW);
+        for sample in 0..3 * 144 {
+            let peaks = sample % 144 == 66;
+            remembered.observe(Timestamp(START + 600 * sample), Bytes(if peaks { 8 << 30 } else { 1 << 30 }));
+            if sample > 66 {
+                let now = remembered.latest().unwrap();
+                assert_eq!(remembered.recent_peak(now), Some(Bytes(8 << 30)), "sample {sample}");
+            }
         }
     }
 

@@ -1,4 +1,7 @@
 //! The last hours in slots of five minutes, aligned to the clock.
+//!
+//! A slot without a sample has what the next sample says of it, if that speaks for so long ([`super::cadence`]). When it
+//! ended nobody knew that: no forecast can have been made from it then ([`Recent::is_sampled`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +9,7 @@ use super::decaying::as_sequence;
 use super::level::Level;
 use crate::decide::units::Timestamp;
 
-/// What happened in five minutes, if there was a sample.
+/// What happened in five minutes, if any sample speaks for them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     /// The largest sample, in cores.
@@ -31,6 +34,8 @@ pub struct Recent {
     /// The mean in parts of 255 of the largest sample.
     #[serde(with = "as_sequence")]
     mean: [u8; Self::SLOTS],
+    /// Which of them had a sample of their own: a bit each.
+    sampled: u64,
     /// Of the slot under way.
     open_max: f32,
     open_sum: f32,
@@ -48,6 +53,7 @@ impl Default for Recent {
             current: 0,
             max: [Level::MISSING; Self::SLOTS],
             mean: [0; Self::SLOTS],
+            sampled: 0,
             open_max: 0.0,
             open_sum: 0.0,
             open_samples: 0,
@@ -59,6 +65,7 @@ impl Recent {
     /// Slots kept: the longest forecast to be judged (24 slots) and the longest memory that one was made from (12),
     /// and some.
     pub const SLOTS: usize = 40;
+    const _SAMPLED_HAS_A_BIT_FOR_EACH: () = assert!(Self::SLOTS <= u64::BITS as usize);
     /// A slot of this age is no longer part of any forecast's outcome.
     const SETTLED: u64 = 25;
 
@@ -67,11 +74,17 @@ impl Recent {
         if self.current == 0 { 0 } else { number(at).saturating_sub(self.current).into() }
     }
 
-    /// Ends the slot under way.
-    pub(super) fn advance(&mut self) {
+    /// Ends the slot under way. If it had no sample it has what the next one says was used in it, in cores, where that says
+    /// anything.
+    pub(super) fn advance(&mut self, next_says: Option<f64>) {
         let place = self.current as usize % Self::SLOTS;
-        (self.max[place], self.mean[place]) = (Level::MISSING, 0);
+        (self.max[place], self.mean[place]) = match next_says {
+            Some(cores) => (Level::from_cores(cores), u8::MAX),
+            None => (Level::MISSING, 0),
+        };
+        self.sampled &= !(1 << place);
         if self.open_samples > 0 {
+            self.sampled |= 1 << place;
             let mean = self.open_sum / f32::from(self.open_samples);
             self.max[place] = Level::from_cores(self.open_max.into());
             // Saturates; a slot without use has no part.
@@ -113,6 +126,11 @@ impl Recent {
         Some(Slot { max, mean: max * f64::from(self.mean[place]) / 255.0 })
     }
 
+    /// Whether a slot that has ended had a sample of its own: what happened in it was known when it ended.
+    pub fn is_sampled(&self, number: u64) -> bool {
+        self.slot(number).is_some() && self.sampled >> (number as usize % Self::SLOTS) & 1 == 1
+    }
+
     /// The largest sample (cores) of the slots `from..to`; `None` where there was none.
     pub fn max(&self, from: u64, to: u64) -> Option<f64> {
         (from..to).filter_map(|number| self.slot(number)).map(|slot| slot.max).max_by(f64::total_cmp)
@@ -143,7 +161,7 @@ impl Recent {
         for recent in [&mut *self, &mut other] {
             // Once around and one more leaves nothing of what is too old.
             for _ in 0..(current - recent.current).min(Self::SLOTS as u32 + 1) {
-                recent.advance();
+                recent.advance(None);
             }
             recent.current = current;
         }
@@ -152,6 +170,7 @@ impl Recent {
                 (self.max[place], self.mean[place]) = (other.max[place], other.mean[place]);
             }
         }
+        self.sampled |= other.sampled;
         self.open_max = self.open_max.max(other.open_max);
         self.open_sum = self.open_sum.max(other.open_sum);
         self.open_samples = self.open_samples.max(other.open_samples);

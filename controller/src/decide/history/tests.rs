@@ -112,6 +112,71 @@ fn a_gap_invents_nothing_and_wipes_nothing() {
     assert!(history.day().max(noon.0, noon.1).unwrap() > 3.9);
 }
 
+/// A history of samples so many minutes apart.
+fn sampled_every(minutes: u64, samples: u64, cores: impl Fn(u64) -> f64) -> History {
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
+    for sample in 0..samples {
+        history.observe(Timestamp(START + 60 * minutes * sample), cores(sample));
+    }
+    history
+}
+
+/// Whether each forecaster that does not know the time of day has been judged a dozen times, and by no more than so many outcomes.
+fn is_judged_by_at_most(history: &History, outcomes: u64) -> bool {
+    (0..HORIZONS.len()).flat_map(|horizon| (0..3).map(move |forecaster| (horizon, forecaster))).all(|at| {
+        let judged_by = history.errors().outcomes(at.0, at.1);
+        (12.0..=outcomes as f64).contains(&judged_by)
+    })
+}
+
+#[test]
+fn samples_that_are_far_apart_speak_for_the_time_between_them() {
+    for minutes in [5, 6, 10, 15, 60, 90] {
+        let samples = 2 * 1440 / minutes;
+        let history = sampled_every(minutes, samples, |sample| (sample + 1) as f64);
+        // A forecast is judged once for each sample, and not once for each slot.
+        assert!(is_judged_by_at_most(&history, samples), "{minutes}: {:?}", history.errors());
+        let recent = history.recent();
+        let slots = recent.current() - 18..recent.current();
+        assert!(slots.clone().all(|slot| recent.slot(slot).is_some()), "{minutes}");
+        // What is between the last two samples is what the last one says.
+        let sampled = slots.clone().filter(|slot| recent.is_sampled(*slot)).max().unwrap();
+        for between in sampled + 1..recent.current() {
+            assert!((recent.slot(between).unwrap().max / samples as f64 - 1.0).abs() < 0.001, "{minutes}");
+        }
+        assert!(history.day().max(Timestamp(START), Timestamp(START + DAY)).is_some(), "{minutes}");
+    }
+    // Those that are further apart than any forecast reaches speak for nothing but themselves.
+    let sparse = sampled_every(120, 24, |_| 1.0);
+    assert_eq!(sparse.recent().slot(sparse.recent().current() - 1), None);
+    assert_eq!(sparse.errors().outcomes(0, 0), 0.0);
+}
+
+#[test]
+fn a_forecast_is_not_made_from_what_later_samples_say() {
+    // Now one core and now four: each forecast by the last sample is wrong, half of them by being too small.
+    let history = sampled_every(60, 4 * 24, |sample| if sample % 2 == 0 { 1.0 } else { 4.0 });
+    let edge = errors::EDGES.iter().position(|edge| *edge == 3.0).unwrap();
+    for horizon in 0..2 {
+        let outgrown = history.errors().exceedance(horizon, 0)[edge];
+        assert!((0.45..0.55).contains(&outgrown), "{horizon}: {outgrown}");
+    }
+}
+
+#[test]
+fn a_gap_in_each_hour_leaves_most_of_a_horizon_to_judge_by() {
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
+    for minute in (0..2 * 1440).filter(|minute| minute % 60 >= 11) {
+        history.observe(Timestamp(START + 60 * minute), 1.0);
+    }
+    assert!(is_judged_by_at_most(&history, 576), "{:?}", history.errors());
+    // Of the slots 0 and 1 of each hour nothing is known.
+    let recent = history.recent();
+    let hour = recent.current() / 12 * 12;
+    assert_eq!([hour, hour + 1, hour + 2].map(|slot| recent.slot(slot).is_some()), [false, false, true]);
+    assert_eq!(history.cadence().seconds(), 60);
+}
+
 #[test]
 fn the_time_of_day_is_learned() {
     let history = history(3 * 1440, office_hours);

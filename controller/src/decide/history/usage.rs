@@ -6,9 +6,6 @@ use super::blocks::{Blocks, Percentiles, Scale, Weighed};
 use crate::decide::policy::HistorySettings;
 use crate::decide::units::Timestamp;
 
-/// A sample that stands for more time than this says no more than one that stands for it: what happened in a gap is
-/// not known.
-const LONGEST_SECONDS: u64 = 300;
 /// Seconds that weigh 1.
 const SECONDS_PER_COUNT: u64 = 15;
 /// From 1/1024 of a core up to more than any machine has: a bin's edge is at most 9.1 % above what is in it. Eight bins in an
@@ -28,8 +25,8 @@ impl Usage {
 
     /// Counts a use of so many cores that lasted so many seconds.
     pub fn add(&mut self, at: Timestamp, cores: f64, seconds: u64) {
-        let count = seconds.min(LONGEST_SECONDS).div_ceil(SECONDS_PER_COUNT);
-        self.0.add(at, SCALE.bin(cores), count as u32);
+        let count = u32::try_from(seconds.div_ceil(SECONDS_PER_COUNT)).unwrap_or(u32::MAX);
+        self.0.add(at, SCALE.bin(cores), count);
     }
 
     /// Percentiles in cores; `None` where there is nothing in the window.
@@ -80,7 +77,7 @@ const MEAN_SECONDS: f32 = 250_000.0;
 impl MeanUsage {
     /// Counts a use of so many cores that lasted so many seconds.
     pub fn add(&mut self, cores: f64, seconds: u64) {
-        let seconds = seconds.clamp(1, LONGEST_SECONDS) as f32;
+        let seconds = seconds.max(1) as f32;
         self.seconds = (self.seconds + seconds).min(MEAN_SECONDS);
         self.cores += (cores as f32 - self.cores) * (seconds / self.seconds);
     }

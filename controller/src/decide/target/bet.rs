@@ -14,7 +14,8 @@
 //! g(x) = x + (change + breach·(1 − S(x, T)) + unmet·E[(largest use − x)⁺]) / E[τ]
 //! ```
 //!
-//! with prices in minutes of the container's mean use ([`Prices`]). The best x has the least g. The allocation in force
+//! with prices in minutes of the container's mean use ([`Prices`]), `breach` and `unmet` for as long as it takes to notice: a minute,
+//! or the time from one sample to the next where that is longer. The best x has the least g. The allocation in force
 //! costs the same without `change`, since it is there; it is replaced when even so it costs more. That one comparison
 //! is hysteresis, safety margin and anticipation at once: it meets a rise that comes every morning ahead, shrinks only when
 //! what is saved outweighs the expected regret, leaves alone what is small against the mean, and rests
@@ -36,7 +37,7 @@ use crate::decide::units::{MilliCpu, Timestamp};
 pub struct Prices {
     /// A change is worth so many minutes of mean use reserved for nothing.
     pub change_minutes: u32,
-    /// A time at which more is used than allocated is worth so many minutes of mean use reserved for nothing.
+    /// A minute in which more is used than allocated is worth so many of mean use reserved for nothing.
     pub breach_minutes: u32,
     /// A core-minute that was used above the allocation is worth so many reserved for nothing.
     pub unmet: u32,
@@ -148,9 +149,11 @@ pub fn bet(history: &History, current: MilliCpu, changes: Changes, prices: &Pric
     };
 
     let change = change_price(mean, changes, prices, now);
-    let breach = f64::from(prices.breach_minutes) * mean;
-    let unmet = f64::from(prices.unmet);
-    let cost = |cores: f64, change: f64| outlook.cost(cores, change, breach, unmet);
+    // Until the next sample nobody knows that it was outgrown.
+    let look = (history.cadence().seconds() as f64 / 60.0).max(1.0);
+    let breach = f64::from(prices.breach_minutes) * mean * look;
+    let unmet = f64::from(prices.unmet) * look;
+    let cost = |cores: f64, change: f64| outlook.cost(cores, change, breach, unmet, look);
 
     let lowest = outlook.lowest.max(mean * 0.02);
     let highest = (outlook.highest * 2.5).max(lowest * 1.5);
@@ -244,8 +247,8 @@ impl Outlook {
         views.map(|view| view.weight * view.base * area_above(&view.exceedance, cores / view.base)).sum()
     }
 
-    /// The cost per minute of holding `cores`, in cores.
-    fn cost(&self, cores: f64, change: f64, breach: f64, unmet: f64) -> f64 {
+    /// The cost per minute of holding `cores`, in cores, with a sample every `look` minutes.
+    fn cost(&self, cores: f64, change: f64, breach: f64, unmet: f64, look: f64) -> f64 {
         let (mut minutes, mut from, mut survival) = (0.0, 0.0, 1.0);
         for (horizon, slots) in HORIZONS.into_iter().enumerate() {
             let to = (slots * Slot::SECONDS) as f64 / 60.0;
@@ -255,7 +258,7 @@ impl Outlook {
         }
         let regret = change + breach * (1.0 - survival) + unmet * self.excess(cores);
         // What is outgrown at once still stands until the next sample.
-        cores + regret / minutes.max(1.0)
+        cores + regret / minutes.max(look)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | step | what it does |
 //! |---|---|
-//! | use | the policy's percentile × (1 + margin), exactly; without a percentile the priced [`bet`](super::bet) |
+//! | use | the policy's percentile × (1 + margin), exactly; without a percentile the priced [`bet`](super::bet), or, where after a day no forecast could be judged, the 99th percentile |
 //! | cold start | with less than a day of history a percentile only raises (a bet sees to that itself) |
 //! | objective | nobody keeps it waiting: no more than what it goes on using × (1 + margin). Missed: nothing shrinks, and what would help is raised, at once to the demand × (1 + margin). Met: it shrinks only after [`CALM`] with room |
 //! | limit | a request is never above the limit |
@@ -35,6 +35,8 @@ pub const CALM: Seconds = Seconds(300);
 const PRESSED: Seconds = Seconds(86_400);
 /// What is saved by a smaller request is saved for so long: the longest horizon of a forecast.
 const KEPT_MINUTES: f64 = 90.0;
+/// What it is sized to where its forecasts cannot be judged, as with samples that are hours apart, or mostly missing.
+const UNJUDGED: Percentile = Percentile::new(99).unwrap();
 /// A percentile of less than this knows nothing of some hours of the day.
 const WARM_SECONDS: u64 = 86_400;
 /// Samples older than this say nothing about now.
@@ -217,6 +219,13 @@ impl<'a> Sizing<'a> {
     fn by_bet(&mut self) {
         let &CpuInputs { history, request, changes, policy, now, .. } = self.inputs;
         let bet = bet(history, request, changes, &policy.cost, now);
+        if bet.reason == bet::Reason::Learning && history.age_seconds() >= WARM_SECONDS {
+            self.by_percentile(UNJUDGED);
+            if bet.request > request.max(self.request) {
+                self.step(Step::Use, bet.request, self.limit, Reason::UsesMore);
+            }
+            return;
+        }
         let reason = match bet.reason {
             bet::Reason::NoData => Reason::NoData,
             bet::Reason::Learning if bet.request > request => Reason::UsesMore,

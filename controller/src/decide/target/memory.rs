@@ -2,11 +2,11 @@
 //!
 //! | step | what it does |
 //! |---|---|
-//! | use | percentile of the hours' peaks over the window × (1 + margin), exactly; without a percentile the 99th |
+//! | use | the 99th percentile of the hours' peaks over the window × (1 + margin), exactly, or the policy's if that is higher |
 //! | cold start | with less than a day of history it only raises |
 //! | recent peak | never below the highest use of the last day × (1 + headroom) |
 //! | OOM | after a kill at least 1.2 × what it had and 100 MiB more, for as long as the window reaches back; that takes no measurement |
-//! | limit | a request is never above the limit; a limit that the policy controls holds the peaks, too |
+//! | limit | a request is never above the limit; a limit that the policy controls shrinks with its request, and never below the window's highest use × (1 + headroom), nor does a request that equals it |
 //!
 //! # Invariants
 //!
@@ -23,7 +23,7 @@ use crate::decide::policy::{ControlledValues, Policy};
 use crate::decide::share::PerMille;
 use crate::decide::units::{Bytes, Timestamp};
 
-/// Without a percentile in the policy: memory that is short is a kill.
+/// Memory that is short is a kill, so a policy's percentile, which is chosen for CPU, counts only where it is higher.
 const PERCENTILE: f64 = 0.99;
 /// Peaks of less than this know nothing of some hours of the day.
 pub const WARM_SECONDS: u64 = 86_400;
@@ -82,6 +82,8 @@ pub enum Reason {
     PeaksLower,
     /// Its peak of the last day is what keeps it from being smaller.
     RecentPeak,
+    /// Its limit, which equals the request, has to hold the window's peak.
+    WindowPeak,
     /// It was killed for want of memory.
     OutOfMemory,
     /// It needs more than its memory limit, and the policy leaves limits alone.
@@ -104,6 +106,9 @@ impl fmt::Display for Reason {
             Self::PeaksHigher => "its peaks are higher than its request",
             Self::PeaksLower => "its peaks are lower than its request",
             Self::RecentPeak => "its highest use of the last day keeps it from being smaller",
+            Self::WindowPeak => {
+                "its highest use within the history's window keeps its limit, and the request that equals it, from being smaller"
+            }
             Self::OutOfMemory => "it was killed for want of memory",
             Self::LimitBinds => {
                 "it needs more than its memory limit, and the policy leaves limits alone: \
@@ -164,7 +169,7 @@ impl Sizing<'_> {
         let &MemoryInputs { history, request, policy, now, .. } = self.inputs;
         let settings = &policy.history;
         let fresh = history.latest().is_some_and(|latest| now.seconds_since(latest) <= STALE_SECONDS);
-        let q = settings.percentile.map_or(PERCENTILE, |percentile| percentile.fraction());
+        let q = settings.percentile.map_or(PERCENTILE, |percentile| percentile.fraction().max(PERCENTILE));
         let Some(peak) = history.percentile_at(now, q, settings).filter(|_| fresh) else {
             return self.step(Step::Use, request, self.limit, Reason::NoData);
         };
@@ -212,16 +217,28 @@ impl Sizing<'_> {
             }
             return;
         }
-        // Guaranteed: they stay equal. Else a limit keeps its proportion to a request that shrinks, and is at least the request.
+        // Where they are equal they stay so. Else a limit keeps its proportion to a request that shrinks, and is at least the request.
+        let equal = limit == request;
         let wanted = match self.request.cmp(&request) {
-            _ if limit == request => self.request,
-            std::cmp::Ordering::Less => limit.scale_up(self.request.0, request.0),
-            _ => limit,
+            _ if equal => self.request,
+            std::cmp::Ordering::Less => limit.scale_up(self.request.0, request.0).max(self.request),
+            _ => limit.max(self.request),
         };
-        let wanted = wanted.max(self.request);
-        if wanted != limit {
-            self.step(Step::Limit, self.request, Some(wanted), self.reason);
+        let held = if wanted < limit { wanted.max(self.window_peak()).min(limit) } else { wanted };
+        let (request, reason) = match equal && held > wanted {
+            true => (held, Reason::WindowPeak),
+            false => (self.request, self.reason),
+        };
+        if (request, held) != (self.request, limit) {
+            self.step(Step::Limit, request, Some(held), reason);
         }
+    }
+
+    /// What the highest use of the whole window takes, however rare it is: above its limit it is killed.
+    fn window_peak(&self) -> Bytes {
+        let &MemoryInputs { history, policy, now, .. } = self.inputs;
+        let peak = history.percentile_at(now, 1.0, &policy.history);
+        peak.map_or(Bytes::MAX, |peak| with(policy.objectives.memory_headroom, peak))
     }
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decide::duration::Seconds;
+use crate::decide::policy::{Policy, Profile};
 use crate::decide::units::Timestamp;
 
 const DAY: u64 = 86_400;
@@ -56,6 +57,38 @@ fn constant_use_gets_a_little_more_than_it_uses_and_then_rests() {
     assert!((1_000..1_150).contains(&first.request.0), "{first:?}");
     let next = sized(2 * 1440, first.request.0, |_| 1.0);
     assert_eq!(next, Bet { request: first.request, reason: Reason::Holding });
+}
+
+/// A history of four days, with a sample so many minutes apart.
+fn sampled_every(minutes: u64, cores: impl Fn(u64) -> f64) -> (History, Timestamp) {
+    let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
+    let times = (0..4 * 1440).step_by(minutes as usize);
+    times.for_each(|minute| {
+        history.observe(at(minute), cores(minute));
+    });
+    let latest = history.latest().unwrap();
+    (history, latest)
+}
+
+#[test]
+fn samples_that_are_far_apart_are_learned_from() {
+    for minutes in [5, 6, 10, 15, 60, 90] {
+        let (history, now) = sampled_every(minutes, |_| 1.0);
+        let bet = bet(&history, MilliCpu(5_000), Changes::default(), &Prices::default(), now);
+        assert_eq!(bet.reason, Reason::Shrunk, "{minutes}");
+        assert!((1_000..1_300).contains(&bet.request.0), "{minutes}: {bet:?}");
+    }
+}
+
+#[test]
+fn what_nobody_notices_for_longer_is_dearer() {
+    // Twice as much in one quarter of an hour of twenty.
+    let spikes = |minute: u64| if minute / 15 * 7919 % 1009 < 50 { 2.0 } else { 1.0 };
+    let request = |minutes: u64| {
+        let (history, now) = sampled_every(minutes, spikes);
+        bet(&history, MilliCpu(10_000), Changes::default(), &Prices::default(), now).request.0
+    };
+    assert!(request(15) > request(1), "{} {}", request(15), request(1));
 }
 
 #[test]
@@ -122,6 +155,20 @@ fn dearer_breaches_reserve_more_and_dearer_changes_move_less() {
     assert!(request(Prices { unmet: 500, ..plain }) > request(Prices { unmet: 1, ..plain }));
     // Nothing is worth a change that costs a week.
     assert_eq!(request(Prices { change_minutes: 10_000_000, ..plain }), MilliCpu(20_000));
+}
+
+#[test]
+fn a_profile_counts_also_where_nothing_is_known_but_use() {
+    // The higher the rarer, up to four cores.
+    let tailed = |minute: u64| 1.0 + 3.0 * ((minute * 7919 % 1009) as f64 / 1009.0).powi(200);
+    let history = history(3 * 1440, tailed);
+    let requests =
+        [Profile::Batch, Profile::Throughput, Profile::Balanced, Profile::Latency].map(|profile| {
+            let prices = Policy::of(profile).cost;
+            bet(&history, MilliCpu(20_000), Changes::default(), &prices, at(3 * 1440 - 1)).request
+        });
+    assert!(requests.is_sorted(), "{requests:?}");
+    assert!(requests[0] < requests[2] && requests[2] < requests[3], "{requests:?}");
 }
 
 #[test]

@@ -86,6 +86,34 @@ fn a_percentile_is_exact_and_young_ones_only_raise() {
 }
 
 #[test]
+fn what_no_forecast_is_judged_of_gets_its_99th_percentile() {
+    let policy = Policy::default();
+    let sparse = |hours: u64| {
+        let mut history = History::new(Timestamp(START), Seconds(8 * DAY));
+        (0..=hours / 2).for_each(|sample| {
+            history.observe(Timestamp(START + 7200 * sample), 1.0);
+        });
+        history
+    };
+    let young = cpu(&inputs(&sparse(22), 4_000, &policy));
+    assert_eq!((young.request, young.reason), (MilliCpu(4_000), Reason::Learning));
+    let known = sparse(24);
+    for (has, reason) in [(4_000, Reason::UsesLess), (1_100, Reason::UsesMore)] {
+        let target = cpu(&inputs(&known, has, &policy));
+        assert_eq!((target.request, target.reason), (MilliCpu(1_150), reason));
+    }
+    // Nor can it be where but a quarter of each hour is known. What is outgrown is not held to what it used before.
+    let mut gaps = History::new(Timestamp(START), Seconds(8 * DAY));
+    for minute in (0..2 * 1440).filter(|minute| minute % 60 < 15) {
+        gaps.observe(Timestamp(START + 60 * minute), 1.0);
+    }
+    assert_eq!(cpu(&inputs(&gaps, 4_000, &policy)).request, MilliCpu(1_150));
+    gaps.observe(Timestamp(START + 2 * DAY), 3.0);
+    let target = cpu(&inputs(&gaps, 1_150, &policy));
+    assert_eq!((target.request, target.reason), (MilliCpu(3_900), Reason::UsesMore));
+}
+
+#[test]
 fn without_recent_samples_nothing_moves() {
     for policy in [by_percentile(90), Policy::default()] {
         let (none, old) = (history(0, |_| 0.0), history(2 * 1440, |_| 1.0));

@@ -48,14 +48,29 @@ fn peaks_with_their_margin_are_what_it_gets() {
 
 #[test]
 fn a_recent_peak_keeps_it_whatever_the_percentile() {
+    // Seven days have 168 hours, of which one is not in the 99th percentile where all count alike.
     let mut policy = Policy::default();
-    policy.history.percentile = Percentile::new(50);
-    let once = history(3 * 144, |sample| if sample == 3 * 144 - 100 { 1_000 } else { 256 });
-    let target = sized(&once, 4_096, None, &policy);
+    policy.history.half_life = Seconds(u64::from(u32::MAX));
+    let peak_at = |peak: u64| history(7 * 144, move |sample| if sample == peak { 1_000 } else { 256 });
+    let target = sized(&peak_at(7 * 144 - 140), 4_096, None, &policy);
     assert_eq!((target.request, target.reason), (Bytes(1_000 * MIB).scale_up(115, 100), Reason::RecentPeak));
     assert_eq!(target.marks[0].request, Bytes(256 * MIB).scale_up(115, 100));
-    let long_ago = history(3 * 144, |sample| if sample == 144 { 1_000 } else { 256 });
-    assert_eq!(sized(&long_ago, 4_096, None, &policy).reason, Reason::PeaksLower);
+    assert_eq!(sized(&peak_at(5 * 144), 4_096, None, &policy).reason, Reason::PeaksLower);
+}
+
+#[test]
+fn a_percentile_that_is_thrifty_with_cpu_is_not_so_with_memory() {
+    // Twice as much in every third hour.
+    let varies = history(3 * 144, |sample| if sample / 6 % 3 == 0 { 512 } else { 256 });
+    let request = |percentile| {
+        let mut policy = Policy::default();
+        policy.history.percentile = percentile;
+        sized(&varies, 4_096, None, &policy).marks[0].request
+    };
+    assert_eq!(request(None), Bytes(512 * MIB).scale_up(115, 100));
+    for percent in [50, 90, 99, 100] {
+        assert_eq!(request(Percentile::new(percent)), request(None));
+    }
 }
 
 #[test]
@@ -118,4 +133,29 @@ fn a_controlled_limit_keeps_its_proportion() {
     assert_eq!(target.limit, Some(target.request.scale_up(2, 1)));
     let target = sized(&steady, 100, Some(200), &both());
     assert_eq!((target.limit, target.request), (Some(target.request), Bytes(256 * MIB).scale_up(115, 100)));
+}
+
+#[test]
+fn a_controlled_limit_holds_what_is_used_once_a_week() {
+    // An hour of each week at 8 GiB, the other ones at 1: on each later day up to the next time.
+    let policy = both();
+    // Two days later the hour is no longer in the 99th percentile.
+    for days in 3..=7 {
+        let weekly = history(144 * days, |sample| if sample < 6 { 8_192 } else { 1_024 });
+        let held = Bytes(8_192 * MIB).scale_up(115, 100);
+        let target = sized(&weekly, 6_000, Some(12_000), &policy);
+        assert!(target.request < Bytes(1_200 * MIB), "{days}: {target:?}");
+        assert_eq!(target.limit, Some(held), "{days}");
+        // It does not shrink, and is not raised for a peak that it has held.
+        assert_eq!(sized(&weekly, 6_000, Some(9_000), &policy).limit, None, "{days}");
+        // Request and limit that are equal stay so.
+        let target = sized(&weekly, 12_000, Some(12_000), &policy);
+        assert_eq!((target.request, target.limit), (held, Some(held)), "{days}");
+        assert_eq!(target.reason, Reason::WindowPeak, "{days}");
+        let target = sized(&weekly, 9_000, Some(9_000), &policy);
+        assert_eq!((target.request, target.limit), (Bytes(9_000 * MIB), None), "{days}");
+    }
+    // What was used before the window is forgotten.
+    let long_ago = history(144 * 10, |sample| if sample < 6 { 8_192 } else { 1_024 });
+    assert!(sized(&long_ago, 6_000, Some(12_000), &policy).limit < Some(Bytes(2_500 * MIB)));
 }
