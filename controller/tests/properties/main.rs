@@ -9,7 +9,7 @@
 //! | 10, 23 | status is readable, and has its times | status writer |
 //! | 13 | percentiles in order, within the stated error | tests of `decide::history` |
 //! | 15 | malformed policies are refused | tests of `api::policy`, and the schema at the API server |
-//! | 16, 27, 34 | scopes; deny wins; the most specific policy | tests of `decide::scope`; their effect on plans is `p27` here |
+//! | 27 | deny wins | tests of `decide::scope`; its effect on plans is `p27` here |
 //! | 20 | support is detected per node | observer; what follows from it is `p20` here |
 //! | 25, 26, 28 | metrics, events, missing permissions | runtime; that a quota's reason says what is missing is `p26` here |
 //! | 30 | metrics sources are configured | observer |
@@ -17,6 +17,7 @@
 //! | 36 | original resources are put back | `loadline restore`; that a deleted policy changes nothing is `p36` here |
 
 mod cluster;
+mod scopes;
 mod sizing;
 mod spoiled;
 
