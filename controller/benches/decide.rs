@@ -1,22 +1,27 @@
 //! What decisions cost: the division of a node's CPU among its containers, by their number; a container's sample and
-//! target; a pass over a whole cluster; and what is remembered of a container.
+//! target; a pass over a whole cluster, and over ever more nodes in one observation; and what is remembered of a container.
 //!
 //! Prints a line for each figure; `--json FILE` writes them as `cargo xtask bench` merges them. A cost per n·log₂ n that stays
 //! level is the O(n log n) that is promised.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use controller::api::policy::parse;
+use controller::api::policy::{PolicyError, parse};
 use controller::decide::allocate::{Bid, allocate};
+use controller::decide::check::check;
 use controller::decide::history::History;
-use controller::decide::observation::Qos;
+use controller::decide::labels::LabelSelector;
+use controller::decide::observation::{DisruptionBudget, LimitRange, MadeBy, Qos, Quota, ResizePolicy};
 use controller::decide::pipeline::decide;
 use controller::decide::policy::Policy;
+use controller::decide::scope::{NamespaceScope, PolicyId, PolicyObject};
+use controller::decide::sizes::Sizes;
 use controller::decide::state::State;
 use controller::decide::target::{Changes, CpuInputs, cpu};
 use controller::decide::units::{MilliCpu, Timestamp};
@@ -58,6 +63,9 @@ const THREADS: usize = 2;
 const PASSES: usize = 3;
 /// Of history that the containers have.
 const HISTORY_MINUTES: u32 = 30;
+/// Nodes that are in one observation together: what a container costs must not grow with them.
+const TOGETHER: [u32; 3] = [20, 200, 1_000];
+const TOGETHER_HISTORY_MINUTES: u32 = 5;
 
 /// One figure.
 struct Row {
@@ -87,6 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rows = markets();
     rows.extend(one_container());
     rows.extend(whole_cluster()?);
+    rows.extend(together()?);
     for Row { name, unit, value, min, max, note } in &rows {
         let range = min.zip(*max).map_or(String::new(), |(min, max)| format!("{min:.2}..{max:.2}"));
         println!("{name:16} {value:>10.2} {unit:6} {range:>20}  {note}");
@@ -179,11 +188,11 @@ struct Group {
 }
 
 impl Group {
-    fn new(seed: u64, policy: &controller::decide::scope::PolicyObject) -> Self {
-        let containers = GROUP_NODES * (CONTAINERS / NODES);
-        let shape = Shape { nodes: GROUP_NODES, containers, seed };
+    fn new(nodes: u32, minutes: u32, seed: u64, policy: &PolicyObject) -> Self {
+        let containers = nodes * (CONTAINERS / NODES);
+        let shape = Shape { nodes, containers, seed };
         let mut group = Self { cluster: Cluster::new(shape, vec![policy.clone()]), state: State::default() };
-        for _ in 0..HISTORY_MINUTES {
+        for _ in 0..minutes {
             group.cluster.minute();
             let outcome =
                 decide(&group.cluster.observation, std::mem::take(&mut group.state), group.cluster.now);
@@ -193,13 +202,98 @@ impl Group {
         group.cluster.minute();
         group
     }
+
+    /// With a namespace for each node, each with a policy, a LimitRange, a quota and a budget of its own, and pods of which some are
+    /// restarted by every change: all that is looked up by namespace and workload grows with the nodes.
+    fn in_many_namespaces(mut self, nodes: u32) -> Self {
+        let observation = &mut self.cluster.observation;
+        let mut namespaces = BTreeMap::new();
+        for (index, (uid, pod)) in observation.pods.iter_mut().enumerate() {
+            let MadeBy::Workload(workload) = &pod.made_by else { continue };
+            let next = namespaces.len() % nodes as usize;
+            let number = *namespaces.entry((pod.namespace.clone(), workload.clone())).or_insert(next);
+            pod.namespace = format!("{}-{number}", pod.namespace);
+            if let Some(owner) = self.state.pods.get_mut(uid).and_then(|pod| pod.owner.as_mut()) {
+                owner.namespace.clone_from(&pod.namespace);
+            }
+            for container in pod.containers.values_mut().filter(|_| index % 10 == 0) {
+                container.resize_policy = ResizePolicy { cpu_restarts: true, memory_restarts: true };
+            }
+        }
+        let names: BTreeSet<String> = observation.pods.values().map(|pod| pod.namespace.clone()).collect();
+        for namespace in names {
+            let (name, own) = ("own".to_owned(), namespace.clone());
+            observation.limit_ranges.push(LimitRange { namespace: own, name, ..LimitRange::default() });
+            let (name, own) = ("own".to_owned(), namespace.clone());
+            let (hard, used, scopes) = (Sizes::default(), Sizes::default(), Vec::new());
+            observation.quotas.push(Quota { namespace: own, name, hard, used, scopes });
+            observation.disruption_budgets.push(DisruptionBudget {
+                namespace: namespace.clone(),
+                name: "own".into(),
+                selector: LabelSelector::default(),
+                disruptions_allowed: 1,
+            });
+            observation.policies.push(PolicyObject {
+                id: PolicyId { namespace: Some(namespace.clone()), name: "own".into() },
+                namespaces: NamespaceScope::own(&namespace),
+                ..observation.policies[0].clone()
+            });
+        }
+        self
+    }
+}
+
+/// A policy that applies everywhere.
+fn applied() -> Result<PolicyObject, PolicyError> {
+    parse(
+        "apiVersion: loadline.dev/v1alpha1\nkind: ClusterAllocationPolicy\nmetadata: {name: all}\nspec: {mode: Apply}\n",
+    )
+}
+
+/// A decision and its check over ever more nodes in one observation, on one thread, for each container.
+fn together() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let policy = applied()?;
+    let mut rows: Vec<Row> = Vec::new();
+    for nodes in TOGETHER {
+        let Group { cluster, state } =
+            Group::new(nodes, TOGETHER_HISTORY_MINUTES, 0, &policy).in_many_namespaces(nodes);
+        let (mut decisions, mut checks, mut actions) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..PASSES {
+            let state = state.clone();
+            let start = Instant::now();
+            let outcome = black_box(decide(&cluster.observation, state, cluster.now));
+            let each = |start: Instant| start.elapsed().as_secs_f64() * 1e6 / outcome.records.len() as f64;
+            decisions.push(each(start));
+            actions = outcome.plan.actions.len();
+            let start = Instant::now();
+            drop(black_box(check(&cluster.observation, &outcome.state, outcome.plan.clone(), cluster.now)?));
+            checks.push(each(start));
+        }
+        for (what, mut passes) in [("decide", decisions), ("check", checks)] {
+            passes.sort_unstable_by(f64::total_cmp);
+            let value = passes[passes.len() / 2];
+            let first = rows.iter().find(|row| row.name == format!("{what}.nodes.{}", TOGETHER[0]));
+            let growth = first.map_or(String::new(), |first| {
+                let slope = (value / first.value).ln() / (f64::from(nodes) / f64::from(TOGETHER[0])).ln();
+                format!("; grows as nodes to the {:.2}", 1.0 + slope)
+            });
+            rows.push(Row {
+                name: format!("{what}.nodes.{nodes}"),
+                unit: "µs",
+                value,
+                min: passes.first().copied(),
+                max: passes.last().copied(),
+                note: format!("for each of {} containers, {actions} actions{growth}", cluster.containers()),
+            });
+        }
+    }
+    Ok(rows)
 }
 
 fn whole_cluster() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
-    let policy = parse(
-        "apiVersion: loadline.dev/v1alpha1\nkind: ClusterAllocationPolicy\nmetadata: {name: all}\nspec: {mode: Apply}\n",
-    )?;
-    let groups: Vec<Group> = (0..GROUPS).map(|seed| Group::new(seed, &policy)).collect();
+    let policy = applied()?;
+    let group = |seed| Group::new(GROUP_NODES, HISTORY_MINUTES, seed, &policy);
+    let groups: Vec<Group> = (0..GROUPS).map(group).collect();
     let mut passes: Vec<f64> = (0..PASSES).map(|_| pass(&groups)).collect();
     passes.sort_unstable_by(f64::total_cmp);
     let containers: usize = groups.iter().map(|group| group.cluster.containers()).sum();

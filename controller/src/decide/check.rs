@@ -29,16 +29,18 @@ mod change;
 mod disruption;
 mod sums;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use self::change::Changed;
 use super::labels::Labels;
-use super::observation::{MadeBy, Observation, Phase, Pod, PodUid, Qos, ResizeState, Workload};
+use super::observation::{
+    Autoscaler, LimitRange, MadeBy, Observation, Phase, Pod, PodUid, Qos, ResizeState, Workload,
+};
 use super::plan::{Action, ActionKind, Plan};
 use super::policy::{GuaranteedPods, Mode, Policy};
-use super::scope::{Selection, Subject, select};
+use super::scope::{Scopes, Selection, Subject};
 use super::sizes::Sizes;
 use super::state::State;
 use super::units::Timestamp;
@@ -158,7 +160,15 @@ pub fn check(
     plan: Plan,
     now: Timestamp,
 ) -> Result<Checked, Unsafe> {
-    let mut check = Check { observation, state, now, found: BTreeSet::new() };
+    let mut check = Check {
+        observation,
+        state,
+        now,
+        scopes: Scopes::of(&observation.policies),
+        limit_ranges: grouped(&observation.limit_ranges, |range| &range.namespace),
+        autoscalers: grouped(&observation.autoscalers, |autoscaler| &autoscaler.namespace),
+        found: BTreeSet::new(),
+    };
     let mut seen = BTreeSet::new();
     for action in &plan.actions {
         if !seen.insert(&action.uid) {
@@ -200,14 +210,24 @@ pub fn safe_part(
     }
 }
 
+/// By namespace.
+fn grouped<'a, T>(all: &'a [T], namespace: impl Fn(&'a T) -> &'a String) -> BTreeMap<&'a str, Vec<&'a T>> {
+    let mut groups: BTreeMap<&str, Vec<&T>> = BTreeMap::new();
+    all.iter().for_each(|one| groups.entry(namespace(one)).or_default().push(one));
+    groups
+}
+
 struct Check<'a> {
     observation: &'a Observation,
     state: &'a State,
     now: Timestamp,
+    scopes: Scopes<'a>,
+    limit_ranges: BTreeMap<&'a str, Vec<&'a LimitRange>>,
+    autoscalers: BTreeMap<&'a str, Vec<&'a Autoscaler>>,
     found: BTreeSet<(PodUid, String, Violation)>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     fn find(&mut self, action: &Action, container: &str, violation: Violation) {
         self.found.insert((action.uid.clone(), container.to_owned(), violation));
     }
@@ -257,6 +277,11 @@ impl Check<'_> {
         }
     }
 
+    /// The LimitRanges of a namespace.
+    fn limit_ranges(&self, namespace: &str) -> Vec<&'a LimitRange> {
+        self.limit_ranges.get(namespace).cloned().unwrap_or_default()
+    }
+
     /// Who made a pod, as is observed or remembered.
     fn maker<'b>(&'b self, uid: &PodUid, pod: &'b Pod) -> MadeBy<&'b Workload> {
         let remembered = self.state.pods.get(uid).and_then(|remembered| remembered.owner.as_ref());
@@ -282,8 +307,8 @@ impl Check<'_> {
             return None;
         }
         let made_by = self.maker(uid, pod);
-        let subject = Subject { namespace: &pod.namespace, namespace_labels, made_by, labels: &pod.labels };
-        match select(self.observation.policies.iter(), &subject) {
+        let subject = Subject { made_by, labels: &pod.labels };
+        match self.scopes.in_namespace(&pod.namespace, namespace_labels).select(&subject) {
             Selection::Chosen { policy, .. } if policy.mode == Mode::Apply => Some(*policy),
             _ => None,
         }

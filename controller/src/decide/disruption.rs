@@ -14,9 +14,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::by_namespace::ByNamespace;
 use super::duration::Seconds;
 use super::guards::refused::{FIRST, LONGEST};
-use super::observation::{MadeBy, Observation, Phase, Pod, PodUid, Workload};
+use super::observation::{DisruptionBudget, MadeBy, Observation, Phase, Pod, PodUid, Workload};
 use super::plan::{Action, Change};
 use super::reason::{ByOwner, Reason};
 use super::sizes::Resource;
@@ -161,40 +162,65 @@ pub(super) struct Disruption<'a> {
     observation: &'a Observation,
     state: &'a State,
     now: Timestamp,
-    /// Of each budget, in their order.
-    taken: Vec<u32>,
+    budgets: ByNamespace<'a, DisruptionBudget>,
+    /// Of each budget, by its namespace and name.
+    taken: BTreeMap<(&'a str, &'a str), u32>,
     workloads: BTreeSet<(&'a str, &'a Workload)>,
     /// Only looked at where something would be disrupted.
     pods: OnceCell<Pods<'a>>,
 }
 
-/// The pods of each workload.
+/// How many pods of each workload do their work.
 struct Pods<'a> {
-    by_workload: BTreeMap<(&'a str, &'a Workload), Vec<&'a Pod>>,
-    /// By namespace, those that may be of any workload there: nobody knows who made them.
-    unknown: BTreeMap<&'a str, Vec<&'a Pod>>,
+    by_workload: BTreeMap<(&'a str, &'a Workload), Replicas>,
+    /// Namespaces in which a pod does not answer that may be of any workload there: nobody knows who made it.
+    unknown_away: BTreeSet<&'a str>,
+}
+
+/// The pods of a workload, but those that have ended.
+#[derive(Clone, Copy, Default)]
+struct Replicas {
+    answering: usize,
+    away: usize,
 }
 
 impl<'a> Pods<'a> {
-    fn of(observation: &'a Observation, state: &'a State) -> Self {
-        let mut pods = Self { by_workload: BTreeMap::new(), unknown: BTreeMap::new() };
-        for (uid, pod) in &observation.pods {
+    fn in_sight(observation: &'a Observation, state: &'a State) -> Self {
+        let mut pods = Self { by_workload: BTreeMap::new(), unknown_away: BTreeSet::new() };
+        let over = |pod: &Pod| matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+        for (uid, pod) in observation.pods.iter().filter(|(_, pod)| !over(pod)) {
             let namespace = pod.namespace.as_str();
             match state.made_by(uid, pod) {
-                MadeBy::Workload(of) => pods.by_workload.entry((namespace, of)).or_default().push(pod),
-                MadeBy::Unknown => pods.unknown.entry(namespace).or_default().push(pod),
-                MadeBy::Nobody => {}
+                MadeBy::Workload(workload) => {
+                    let replicas = pods.by_workload.entry((namespace, workload)).or_default();
+                    let of = if answers(pod) { &mut replicas.answering } else { &mut replicas.away };
+                    *of += 1;
+                }
+                MadeBy::Unknown if !answers(pod) => drop(pods.unknown_away.insert(namespace)),
+                MadeBy::Unknown | MadeBy::Nobody => {}
             }
         }
         pods
+    }
+
+    /// Those of a pod's workload, itself included.
+    fn of(&self, pod: &Pod, workload: &Workload) -> Replicas {
+        self.by_workload.get(&(pod.namespace.as_str(), workload)).copied().unwrap_or_default()
+    }
+
+    /// Whether beside a pod that answers another one of its workload does not, or one that may be: it may be the one that was
+    /// disrupted last.
+    fn another_is_away(&self, pod: &Pod, workload: &Workload) -> bool {
+        self.of(pod, workload).away > 0 || self.unknown_away.contains(pod.namespace.as_str())
     }
 }
 
 impl<'a> Disruption<'a> {
     /// Nobody yet.
     pub(super) fn new(observation: &'a Observation, state: &'a State, now: Timestamp) -> Self {
-        let taken = vec![0; observation.disruption_budgets.len()];
-        Self { observation, state, now, taken, workloads: BTreeSet::new(), pods: OnceCell::new() }
+        let budgets = ByNamespace::of(&observation.disruption_budgets, |budget| &budget.namespace);
+        let (taken, workloads) = (BTreeMap::new(), BTreeSet::new());
+        Self { observation, state, now, budgets, taken, workloads, pods: OnceCell::new() }
     }
 
     /// Why this pod may not be disrupted, if it may not.
@@ -211,59 +237,43 @@ impl<'a> Disruption<'a> {
             if let Some(reason) = last.and_then(|last| last.refusal(self.now)) {
                 return Some(reason);
             }
-            if answers(pod) && self.of_workload(pod, workload).filter(|other| answers(other)).count() <= 1 {
+            if answers(pod) && self.pods().of(pod, workload).answering <= 1 {
                 return Some(Reason::OnlyReplica);
             }
         }
-        for index in self.budgets(pod) {
-            let budget = &self.observation.disruption_budgets[index];
+        for budget in self.budgets(pod) {
             if budget.disruptions_allowed == 0 {
                 return Some(Reason::DisruptionBudget(disrupts, budget.name.clone()));
             }
-            if self.taken[index] >= budget.disruptions_allowed {
+            let taken = self.taken.get(&(budget.namespace.as_str(), budget.name.as_str()));
+            if taken.is_some_and(|taken| *taken >= budget.disruptions_allowed) {
                 return Some(Reason::DisruptionTaken(disrupts, budget.name.clone()));
             }
         }
         let workload = workload?;
         let under_way = self.workloads.contains(&(pod.namespace.as_str(), workload))
-            || answers(pod) && self.another_is_away(pod, workload);
+            || answers(pod) && self.pods().another_is_away(pod, workload);
         under_way.then_some(Reason::WorkloadDisrupted(disrupts))
     }
 
     /// This pod is disrupted.
     pub(super) fn take(&mut self, uid: &PodUid, pod: &'a Pod) {
-        for index in self.budgets(pod) {
-            self.taken[index] += 1;
+        for budget in self.budgets(pod).collect::<Vec<_>>() {
+            *self.taken.entry((&budget.namespace, &budget.name)).or_default() += 1;
         }
         if let MadeBy::Workload(workload) = self.state.made_by(uid, pod) {
             self.workloads.insert((&pod.namespace, workload));
         }
     }
 
-    /// The budgets that count a pod, by their index.
-    fn budgets(&self, pod: &Pod) -> Vec<usize> {
-        let budgets = self.observation.disruption_budgets.iter().enumerate();
-        budgets
-            .filter(|(_, budget)| budget.namespace == pod.namespace && budget.selector.matches(&pod.labels))
-            .map(|(index, _)| index)
-            .collect()
-    }
-
-    /// Whether another pod of its workload does not answer, or one that may be: it may be the one that was disrupted last.
-    fn another_is_away(&self, pod: &'a Pod, workload: &Workload) -> bool {
-        let alive = |other: &&Pod| !matches!(other.phase, Phase::Succeeded | Phase::Failed);
-        let unknown = self.pods().unknown.get(pod.namespace.as_str());
-        let others = self.of_workload(pod, workload).chain(unknown.into_iter().flatten().copied());
-        others.filter(alive).any(|other| other.name != pod.name && !answers(other))
-    }
-
-    fn of_workload<'b>(&'b self, pod: &'b Pod, workload: &'b Workload) -> impl Iterator<Item = &'b Pod> {
-        let pods = self.pods().by_workload.get(&(pod.namespace.as_str(), workload));
-        pods.into_iter().flatten().copied()
+    /// The budgets that count a pod.
+    fn budgets(&self, pod: &Pod) -> impl Iterator<Item = &'a DisruptionBudget> {
+        let of_namespace = self.budgets.get(&pod.namespace).iter().copied();
+        of_namespace.filter(|budget| budget.selector.matches(&pod.labels))
     }
 
     fn pods(&self) -> &Pods<'a> {
-        self.pods.get_or_init(|| Pods::of(self.observation, self.state))
+        self.pods.get_or_init(|| Pods::in_sight(self.observation, self.state))
     }
 }
 

@@ -87,13 +87,8 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn bound(
-        &mut self,
-        observation: &Observation,
-        unknown: &[Resource],
-        unmeasured: Option<Sizes>,
-    ) {
-        let Facts { pod, policy, .. } = self.facts;
+    pub(super) fn bound(&mut self, unknown: &[Resource], unmeasured: Option<Sizes>) {
+        let Facts { pod, policy, limit_ranges, .. } = self.facts;
         let current = self.current();
         // Of what nothing is known stays as it is, also where it is out of bounds.
         let keep = |sizes: Sizes| {
@@ -111,8 +106,7 @@ impl Draft<'_> {
         }
         // Where it is not measured, what it should have is not known.
         self.record.target = unmeasured.is_none().then_some(self.sizes);
-        let ranges = observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace);
-        for range in ranges {
+        for range in limit_ranges {
             if let Some(bounded) = bounds::limit_range(pod, policy, range, current, self.sizes) {
                 take(self, bounded);
             }

@@ -34,6 +34,7 @@
 pub mod allocate;
 pub mod autoscalers;
 pub mod bounds;
+pub mod by_namespace;
 pub mod check;
 pub mod disruption;
 mod draft;

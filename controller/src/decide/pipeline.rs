@@ -23,10 +23,11 @@ use serde::{Deserialize, Serialize};
 use super::allocate::Price;
 use super::autoscalers::Autoscalers;
 use super::bounds;
+use super::by_namespace::ByNamespace;
 use super::draft::{Draft, Place, Remembered};
 use super::guards::{self, Facts, refused};
 use super::node::Held;
-use super::observation::{ContainerKind, MadeBy, Observation, Pod, PodUid, Priority};
+use super::observation::{ContainerKind, LimitRange, MadeBy, Observation, Pod, PodUid, Priority};
 use super::plan::{ActionKind, Plan};
 use super::policy::Mode;
 use super::quota::Ledger;
@@ -57,16 +58,16 @@ pub struct Outcome {
 
 /// Decides. The state goes in and comes out again: it is large, and nobody needs it twice.
 pub fn decide(observation: &Observation, state: State, now: Timestamp) -> Outcome {
-    let chosen: BTreeMap<&PodUid, Result<Chosen, Reason>> = observation
-        .pods
-        .iter()
-        .map(|(uid, pod)| (uid, select::policy(observation, pod, state.made_by(uid, pod))))
-        .collect();
+    let chosen = select::policies(observation, &state);
     let held = Held::by_node(observation);
     let mut state = remember(observation, state, &chosen, &held, now);
     let settings = |uid: &PodUid| Some(&chosen.get(uid)?.as_ref().ok()?.policy.history);
     let together = Together::of(&state, settings, now);
-    let around = Around { autoscalers: Autoscalers::of(&observation.autoscalers), held: &held };
+    let around = Around {
+        autoscalers: Autoscalers::of(&observation.autoscalers),
+        limit_ranges: ByNamespace::of(&observation.limit_ranges, |range| &range.namespace),
+        held: &held,
+    };
 
     let mut records = Vec::new();
     let mut drafts = Vec::new();
@@ -219,6 +220,7 @@ fn consider<'a>(
         node,
         policy,
         state: of,
+        limit_ranges: around.limit_ranges.get(&pod.namespace),
         made_by,
         autoscalers: around.autoscalers.scaling(pod, made_by),
         held: around.held.get(node_name.as_str()).copied().unwrap_or_default(),
@@ -260,7 +262,7 @@ fn consider<'a>(
         record,
         outcome: None,
     };
-    draft.bound(observation, &unknown, unmeasured);
+    draft.bound(&unknown, unmeasured);
     draft.guarded = guards::all(&draft.facts, draft.sizes);
     Ok(draft)
 }
@@ -294,6 +296,7 @@ fn inputs(
 /// What is around a pod, to be looked up for each.
 struct Around<'a> {
     autoscalers: Autoscalers<'a>,
+    limit_ranges: ByNamespace<'a, LimitRange>,
     held: &'a BTreeMap<&'a str, Held>,
 }
 

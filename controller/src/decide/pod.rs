@@ -86,7 +86,7 @@ fn action(
 ) -> Option<Action> {
     let pod = &observation.pods[uid];
     check_class(pod, indices, drafts);
-    check_limit_ranges(observation, pod, indices, drafts);
+    check_limit_ranges(pod, indices, drafts);
     let changing: Vec<usize> = indices.iter().copied().filter(|index| drafts[*index].changes()).collect();
     if kind == ActionKind::Recreate {
         changing.iter().for_each(|index| drafts[*index].outcome = Some(Outcome::Recreated));
@@ -163,8 +163,9 @@ fn check_class(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
 }
 
 /// The namespace's LimitRanges: of containers once more, and of pods.
-fn check_limit_ranges(observation: &Observation, pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
-    for range in observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
+fn check_limit_ranges(pod: &Pod, indices: &[usize], drafts: &mut [Draft<'_>]) {
+    let Some(index) = indices.first() else { return };
+    for range in drafts[*index].facts.limit_ranges {
         // A guard may have left a request below the part of its limit that the range asks for.
         for index in indices {
             if drafts[*index].outcome == Some(Outcome::Reverted) {

@@ -12,7 +12,7 @@
 mod kind;
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -76,13 +76,9 @@ pub struct WorkloadSelector {
     pub labels: LabelSelector,
 }
 
-/// A pod, as far as policies choose by it.
+/// A pod, as far as the policies of its namespace choose by it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// The pod's namespace.
-    pub namespace: &'a str,
-    /// The namespace's labels.
-    pub namespace_labels: &'a Labels,
     /// Who made it.
     pub made_by: MadeBy<&'a Workload>,
     /// The pod's labels.
@@ -122,15 +118,6 @@ pub struct PolicyObject {
 }
 
 impl PolicyObject {
-    /// Whether the pod lies in its scope; `None`: that depends on who made it, which cannot be told.
-    pub fn selects(&self, subject: &Subject<'_>) -> Option<bool> {
-        if self.namespaces.holds(subject.namespace, subject.namespace_labels) {
-            self.selector.matches(subject)
-        } else {
-            Some(false)
-        }
-    }
-
     fn is_cluster(&self) -> bool {
         self.id.namespace.is_none()
     }
@@ -169,39 +156,85 @@ pub enum Selection {
     OwnerUnknown(PolicyId),
 }
 
-/// Which policy acts on this pod.
-pub fn select<'a>(
-    policies: impl Iterator<Item = &'a PolicyObject> + Clone,
-    subject: &Subject<'_>,
-) -> Selection {
-    let denies =
-        |policy: &&PolicyObject| policy.is_cluster() && policy.namespaces.deny.contains(subject.namespace);
-    if let Some(denying) = policies.clone().filter(denies).min_by_key(|policy| &policy.id) {
-        return Selection::Denied(denying.id.clone());
-    }
-    let mut selecting = Vec::new();
-    let mut undecided: Option<&PolicyId> = None;
-    for policy in policies {
-        match policy.selects(subject) {
-            Some(true) => selecting.push(policy),
-            Some(false) => {}
-            None => undecided = Some(undecided.map_or(&policy.id, |first| first.min(&policy.id))),
+/// Policies, to choose from for many pods.
+#[derive(Debug)]
+pub struct Scopes<'a> {
+    /// Those that name no namespace.
+    anywhere: Vec<&'a PolicyObject>,
+    /// By the namespaces that they name.
+    named: BTreeMap<&'a str, Vec<&'a PolicyObject>>,
+    /// By namespace, the cluster policy that denies it.
+    denied: BTreeMap<&'a str, &'a PolicyId>,
+}
+
+/// The policies that may act in one namespace.
+#[derive(Debug)]
+pub struct InNamespace<'a> {
+    denied: Option<&'a PolicyId>,
+    /// The most specific first.
+    policies: Vec<&'a PolicyObject>,
+}
+
+impl<'a> Scopes<'a> {
+    /// Of these.
+    pub fn of(policies: impl IntoIterator<Item = &'a PolicyObject>) -> Self {
+        let mut scopes = Self { anywhere: Vec::new(), named: BTreeMap::new(), denied: BTreeMap::new() };
+        for policy in policies {
+            let NamespaceScope { allow, deny, .. } = &policy.namespaces;
+            if allow.is_empty() {
+                scopes.anywhere.push(policy);
+            }
+            for namespace in allow {
+                scopes.named.entry(namespace).or_default().push(policy);
+            }
+            for namespace in deny.iter().filter(|_| policy.is_cluster()) {
+                let by = scopes.denied.entry(namespace).or_insert(&policy.id);
+                *by = (*by).min(&policy.id);
+            }
         }
+        scopes
     }
-    if let Some(id) = undecided {
-        return Selection::OwnerUnknown(id.clone());
+
+    /// Those that may act in the namespace of this name and labels.
+    pub fn in_namespace(&self, namespace: &str, labels: &Labels) -> InNamespace<'a> {
+        let denied = self.denied.get(namespace).copied();
+        let named = self.named.get(namespace).into_iter().flatten();
+        let all = self.anywhere.iter().chain(named).copied();
+        let mut policies: Vec<_> = all.filter(|policy| policy.namespaces.holds(namespace, labels)).collect();
+        policies.sort_by_cached_key(|policy| Reverse(policy.specificity()));
+        InNamespace { denied, policies }
     }
-    selecting.sort_by_cached_key(|policy| Reverse(policy.specificity()));
-    let Some((chosen, overruled)) = selecting.split_first() else { return Selection::None };
-    let mut policy = chosen.policy.clone();
-    for cluster in selecting.iter().filter(|policy| policy.is_cluster()) {
-        policy.cpu = clamp_cpu(policy.cpu, cluster.policy.cpu);
-        policy.memory = clamp_memory(policy.memory, cluster.policy.memory);
-    }
-    Selection::Chosen {
-        id: chosen.id.clone(),
-        policy: Box::new(policy),
-        overruled: overruled.iter().map(|policy| policy.id.clone()).collect(),
+}
+
+impl InNamespace<'_> {
+    /// Which of them acts on a pod there.
+    pub fn select(&self, subject: &Subject<'_>) -> Selection {
+        if let Some(denied) = self.denied {
+            return Selection::Denied(denied.clone());
+        }
+        let mut selecting = Vec::new();
+        let mut undecided: Option<&PolicyId> = None;
+        for policy in &self.policies {
+            match policy.selector.matches(subject) {
+                Some(true) => selecting.push(*policy),
+                Some(false) => {}
+                None => undecided = Some(undecided.map_or(&policy.id, |first| first.min(&policy.id))),
+            }
+        }
+        if let Some(id) = undecided {
+            return Selection::OwnerUnknown(id.clone());
+        }
+        let Some((chosen, overruled)) = selecting.split_first() else { return Selection::None };
+        let mut policy = chosen.policy.clone();
+        for cluster in selecting.iter().filter(|policy| policy.is_cluster()) {
+            policy.cpu = clamp_cpu(policy.cpu, cluster.policy.cpu);
+            policy.memory = clamp_memory(policy.memory, cluster.policy.memory);
+        }
+        Selection::Chosen {
+            id: chosen.id.clone(),
+            policy: Box::new(policy),
+            overruled: overruled.iter().map(|policy| policy.id.clone()).collect(),
+        }
     }
 }
 

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use super::duration::Seconds;
 use super::labels::Labels;
 use super::observation::{
-    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, MadeBy, Node, Observation, Phase, Pod, Qos,
-    Reading, Workload,
+    CLOCK_SKEW, Container, ContainerKind, ContainerStatus, MadeBy, Node, Observation, Phase, Pod, PodUid,
+    Qos, Reading, Workload,
 };
 use super::policy::{ControlledValues, GuaranteedPods, Policy};
 use super::reason::{ByOwner, Reason};
-use super::scope::{self, PolicyId, Selection, Subject};
+use super::scope::{InNamespace, PolicyId, Scopes, Selection, Subject};
 use super::sizes::Sizes;
-use super::state::ContainerState;
+use super::state::{ContainerState, State};
 use super::units::Timestamp;
 
 /// `false` on a pod or a namespace: no policy acts there.
@@ -31,22 +31,42 @@ pub struct Chosen {
     pub overruled: Vec<PolicyId>,
 }
 
-/// The policy that acts on a pod, which was `made_by` this one as far as is known.
-///
-/// # Errors
-///
-/// Why none does.
-pub fn policy(observation: &Observation, pod: &Pod, made_by: MadeBy<&Workload>) -> Result<Chosen, Reason> {
+/// The policy that acts on each pod, or why none does.
+pub fn policies<'a>(
+    observation: &'a Observation,
+    state: &State,
+) -> BTreeMap<&'a PodUid, Result<Chosen, Reason>> {
     static NO_LABELS: Labels = BTreeMap::new();
-    let namespace_labels = observation.namespaces.get(&pod.namespace).unwrap_or(&NO_LABELS);
-    if observation.settings.excluded_namespaces.contains(&pod.namespace) {
-        return Err(Reason::NamespaceExcluded);
+    let scopes = Scopes::of(&observation.policies);
+    let mut namespaces: BTreeMap<&str, Result<InNamespace<'_>, Reason>> = BTreeMap::new();
+    let look = |namespace: &str| {
+        let labels = observation.namespaces.get(namespace).unwrap_or(&NO_LABELS);
+        if observation.settings.excluded_namespaces.contains(namespace) {
+            Err(Reason::NamespaceExcluded)
+        } else if opted_out(labels) {
+            Err(Reason::OptedOut)
+        } else {
+            Ok(scopes.in_namespace(namespace, labels))
+        }
+    };
+    let mut chosen = BTreeMap::new();
+    for (uid, pod) in &observation.pods {
+        let namespace = namespaces.entry(&pod.namespace).or_insert_with(|| look(&pod.namespace));
+        let of_pod = match namespace {
+            Err(reason) => Err(reason.clone()),
+            Ok(namespace) => policy(namespace, pod, state.made_by(uid, pod)),
+        };
+        chosen.insert(uid, of_pod);
     }
-    if [&pod.labels, namespace_labels].iter().any(|labels| opted_out(labels)) {
+    chosen
+}
+
+/// The policy that acts on a pod, which was `made_by` this one as far as is known.
+fn policy(namespace: &InNamespace<'_>, pod: &Pod, made_by: MadeBy<&Workload>) -> Result<Chosen, Reason> {
+    if opted_out(&pod.labels) {
         return Err(Reason::OptedOut);
     }
-    let subject = Subject { namespace: &pod.namespace, namespace_labels, made_by, labels: &pod.labels };
-    match scope::select(observation.policies.iter(), &subject) {
+    match namespace.select(&Subject { made_by, labels: &pod.labels }) {
         Selection::Chosen { id, mut policy, overruled } => {
             if pod.qos == Qos::Guaranteed && policy.guaranteed_pods == GuaranteedPods::Resize {
                 // There is no other way to resize them.

@@ -32,7 +32,7 @@ use controller::decide::plan::{Action, ActionKind, Change, Plan};
 use controller::decide::policy::*;
 use controller::decide::reason::Reason;
 use controller::decide::record::{ContainerRef, DecisionRecord, Step};
-use controller::decide::scope::{PolicyObject, Selection, Subject, WorkloadKind, select};
+use controller::decide::scope::{PolicyObject, Scopes, Selection, Subject, WorkloadKind};
 use controller::decide::sizes::{Resource, Sizes};
 use controller::decide::state::State;
 use controller::decide::target;
@@ -55,13 +55,9 @@ fn policy_of(observation: &Observation, state: &State, uid: &PodUid) -> Option<P
         (observed, _) => observed,
     };
     let none = BTreeMap::new();
-    let subject = Subject {
-        namespace: &pod.namespace,
-        namespace_labels: observation.namespaces.get(&pod.namespace).unwrap_or(&none),
-        made_by,
-        labels: &pod.labels,
-    };
-    match select(observation.policies.iter(), &subject) {
+    let labels = observation.namespaces.get(&pod.namespace).unwrap_or(&none);
+    let subject = Subject { made_by, labels: &pod.labels };
+    match Scopes::of(&observation.policies).in_namespace(&pod.namespace, labels).select(&subject) {
         Selection::Chosen { policy, .. } => Some(*policy),
         _ => None,
     }

@@ -151,8 +151,7 @@ impl Check<'_> {
             let least = if limit == had_limit { least.min(limit.unwrap_or(u64::MAX)) } else { least };
             let holds = request == had || in_or_nearer(had, request, least, most);
             self.hold(changed, holds, Violation::PolicyBounds);
-            for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace)
-            {
+            for range in self.limit_ranges(&pod.namespace) {
                 let (min, max, ratio) = range.container.of(resource);
                 let (least, most) = (min.unwrap_or(0), max.unwrap_or(u64::MAX));
                 let steep = |request: Option<u64>, limit: Option<u64>| match (request, limit, ratio) {
@@ -192,10 +191,9 @@ impl Check<'_> {
             MadeBy::Unknown => true,
         };
         let scaled = |resource| {
-            self.observation.autoscalers.iter().any(|autoscaler| {
-                autoscaler.namespace == pod.namespace
-                    && scales(&autoscaler.workload)
-                    && autoscaler.utilisation_of.contains(&resource)
+            let mut of_namespace = self.autoscalers.get(pod.namespace.as_str()).into_iter().flatten();
+            of_namespace.any(|autoscaler| {
+                scales(&autoscaler.workload) && autoscaler.utilisation_of.contains(&resource)
             })
         };
         let held = |resource| change.from.pair(resource).0 == change.to.pair(resource).0;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Violation};
-use crate::decide::observation::{MadeBy, Phase, Pod, Workload};
+use crate::decide::observation::{DisruptionBudget, MadeBy, Phase, Pod, Workload};
 use crate::decide::plan::{Action, ActionKind, Plan};
 use crate::decide::sizes::Resource;
 
@@ -20,37 +20,37 @@ impl Check<'_> {
         if disrupting.is_empty() {
             return;
         }
-        let mut fellows: BTreeMap<(&str, MadeBy<&Workload>), Vec<&Pod>> = BTreeMap::new();
+        // Of each maker, how many answer and how many do not.
+        let mut fellows: BTreeMap<(&str, MadeBy<&Workload>), (u32, u32)> = BTreeMap::new();
         for (uid, pod) in &self.observation.pods {
             if !matches!(pod.phase, Phase::Succeeded | Phase::Failed) {
-                fellows.entry((&pod.namespace, self.maker(uid, pod))).or_default().push(pod);
+                let (there, away) = fellows.entry((&pod.namespace, self.maker(uid, pod))).or_default();
+                *(if is_there(pod) { there } else { away }) += 1;
             }
         }
-        let mut allowed: Vec<u32> =
-            self.observation.disruption_budgets.iter().map(|budget| budget.disruptions_allowed).collect();
+        let budgets = &self.observation.disruption_budgets;
+        let mut allowed: BTreeMap<&str, Vec<(&DisruptionBudget, u32)>> = BTreeMap::new();
+        for budget in budgets {
+            allowed.entry(&budget.namespace).or_default().push((budget, budget.disruptions_allowed));
+        }
         let mut workloads = BTreeSet::new();
         let mut wrong = Vec::new();
         for (action, pod) in disrupting {
             let maker = self.maker(&action.uid, pod);
-            let others = |maker| {
-                let fellows = fellows.get(&(pod.namespace.as_str(), maker)).into_iter().flatten();
-                fellows.copied().filter(|other| other.name != pod.name)
-            };
-            let answers = is_there(pod);
+            let of = |maker| fellows.get(&(pod.namespace.as_str(), maker)).copied().unwrap_or_default();
             let mut holds = match maker {
                 MadeBy::Nobody => action.kind != ActionKind::Recreate,
                 MadeBy::Workload(_) => {
-                    let missed = answers && !others(maker).any(is_there);
-                    // One of which nobody knows whose it is may be one of these.
-                    let all = others(maker).chain(others(MadeBy::Unknown)).all(is_there);
-                    !(missed && action.kind == ActionKind::Recreate)
-                        && (all || !answers)
+                    // Of those that answer it is one, if it does. One of which nobody knows whose it is may be another.
+                    let ((there, away), (_, unknown)) = (of(maker), of(MadeBy::Unknown));
+                    let missed = there <= 1 && action.kind == ActionKind::Recreate;
+                    !(is_there(pod) && (missed || away > 0 || unknown > 0))
                         && workloads.insert((&pod.namespace, maker))
                 }
                 MadeBy::Unknown => false,
             };
-            for (budget, left) in self.observation.disruption_budgets.iter().zip(&mut allowed) {
-                if budget.namespace == pod.namespace && budget.selector.matches(&pod.labels) {
+            for (budget, left) in allowed.get_mut(pod.namespace.as_str()).into_iter().flatten() {
+                if budget.selector.matches(&pod.labels) {
                     holds &= *left > 0;
                     *left = left.saturating_sub(1);
                 }

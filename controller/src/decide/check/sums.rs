@@ -10,7 +10,7 @@ use crate::decide::sizes::{Resource, Sizes};
 
 impl Check<'_> {
     pub(super) fn pod_limit_range(&mut self, action: &Action, pod: &Pod) {
-        for range in self.observation.limit_ranges.iter().filter(|range| range.namespace == pod.namespace) {
+        for range in self.limit_ranges(&pod.namespace) {
             for resource in Resource::ALL {
                 let (min, max, _) = range.pod.of(resource);
                 // Least and most, by how many of the sidecars were there already when the largest init container ran.
@@ -68,14 +68,19 @@ impl Check<'_> {
 
     /// What a plan adds in a namespace is at most what its quotas have left.
     pub(super) fn quotas(&mut self, plan: &Plan) {
+        let mut by_namespace: BTreeMap<&str, Vec<&Action>> = BTreeMap::new();
+        for action in &plan.actions {
+            by_namespace.entry(&action.namespace).or_default().push(action);
+        }
         for quota in &self.observation.quotas {
+            let Some(actions) = by_namespace.get(quota.namespace.as_str()) else { continue };
             for resource in Resource::ALL {
                 let ((hard, hard_limit), (used, used_limit)) =
                     (quota.hard.pair(resource), quota.used.pair(resource));
                 for (hard, used, limits) in [(hard, used, false), (hard_limit, used_limit, true)] {
                     let Some(hard) = hard else { continue };
                     let mut left = hard.saturating_sub(used.unwrap_or(0));
-                    for action in plan.actions.iter().filter(|action| action.namespace == quota.namespace) {
+                    for &action in actions {
                         let pod = self.observation.pods.get(&action.uid);
                         if !pod.is_none_or(|pod| counted(pod, &quota.scopes)) {
                             continue;

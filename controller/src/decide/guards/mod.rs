@@ -47,7 +47,7 @@ pub use under_way::{revert, under_way};
 
 use super::duration::Seconds;
 use super::node::Held;
-use super::observation::{Autoscaler, Container, MadeBy, Node, Pod, Workload};
+use super::observation::{Autoscaler, Container, LimitRange, MadeBy, Node, Pod, Workload};
 use super::policy::Policy;
 use super::reason::Reason;
 use super::size::Urgent;
@@ -72,6 +72,8 @@ pub struct Facts<'a> {
     pub policy: &'a Policy,
     /// What is remembered of it.
     pub state: &'a ContainerState,
+    /// The LimitRanges of its namespace.
+    pub limit_ranges: &'a [&'a LimitRange],
     /// Who made its pod, as far as is known.
     pub made_by: MadeBy<&'a Workload>,
     /// The autoscalers of its workload; all that may be, where nobody knows who made its pod.

@@ -24,13 +24,8 @@ fn chosen(policies: &[PolicyObject]) -> Selection {
 }
 
 fn chosen_for(policies: &[PolicyObject], made_by: MadeBy<&Workload>) -> Selection {
-    let subject = Subject {
-        namespace: "shop",
-        namespace_labels: &labels(&[("team", "a")]),
-        made_by,
-        labels: &labels(&[("app", "web")]),
-    };
-    select(policies.iter(), &subject)
+    let subject = Subject { made_by, labels: &labels(&[("app", "web")]) };
+    Scopes::of(policies).in_namespace("shop", &labels(&[("team", "a")])).select(&subject)
 }
 
 fn name(selection: &Selection) -> &str {
