@@ -13,12 +13,12 @@ use controller::decide::units::Bytes;
 
 use super::*;
 
-/// A sample each five minutes, the last one this long ago; then comes what is read now.
-const EVERY: u64 = 300;
+/// What is read now is this old.
 const READ_AGO: u64 = 15;
 
-/// The first pod, alone on a node that has hardly more than it holds, with containers that used so much until now, the oldest first.
-fn with_past(cluster: Cluster, settings: &HistorySettings, past: &[(f64, Bytes)]) -> Cluster {
+/// The first pod, alone on a node that has hardly more than it holds, with containers that used so much until now, the oldest first,
+/// each for so many seconds.
+fn with_past(cluster: Cluster, settings: &HistorySettings, every: u64, past: &[(f64, Bytes)]) -> Cluster {
     let mut cluster = crowded(cluster);
     cluster.observation.policies.iter_mut().for_each(|object| {
         object.policy.history = settings.clone();
@@ -39,11 +39,11 @@ fn with_past(cluster: Cluster, settings: &HistorySettings, past: &[(f64, Bytes)]
         container.readings = vec![Reading::Usage { until, cores: *cores, memory: Some(*bytes) }];
         let of = cluster.state.pods.values_mut().next().and_then(|pod| pod.get_mut(name));
         let Some(of) = of else { continue };
-        let from = Timestamp(until.0 - EVERY * (past.len() as u64 - 1));
+        let from = Timestamp(until.0 - every * (past.len() as u64 - 1));
         of.history = History::new(from, settings.window);
         of.memory = MemoryHistory::new(from, settings.window);
         for (number, (cores, bytes)) in past.iter().take(past.len() - 1).enumerate() {
-            let at = Timestamp(from.0 + EVERY * number as u64);
+            let at = Timestamp(from.0 + every * number as u64);
             of.history.observe(at, *cores);
             of.memory.observe(at, *bytes);
             of.read_until = Some(at);
@@ -94,10 +94,11 @@ proptest! {
         cluster in cluster(), settings in settings(), before in uses(), within in uses()
     ) {
         // Of memory the last day counts in any case, and three hours more at most.
-        let known = settings.window.0.max(27 * 3600).div_ceil(EVERY) as usize + 1;
+        let every = 1800;
+        let known = settings.window.0.max(27 * 3600).div_ceil(every) as usize + 1;
         let short = vec![within; known];
-        let long = [vec![before; 12 * 6], short.clone()].concat();
-        let [with, without] = [long, short].map(|past| decided(&with_past(cluster.clone(), &settings, &past)));
+        let long = [vec![before; 12], short.clone()].concat();
+        let [with, without] = [long, short].map(|past| decided(&with_past(cluster.clone(), &settings, every, &past)));
         for (with, without) in with.records.iter().zip(&without.records) {
             prop_assert_eq!(with.target, without.target, "{}\n{}", with, without);
             prop_assert_eq!(with.result, without.result, "{}\n{}", with, without);
@@ -120,7 +121,7 @@ proptest! {
         let (least, most) = (cores[rank.saturating_sub(1)] * margin, cores[(rank + 1).min(cores.len() - 1)] * margin);
         // Each hour saw all of it, so that any percentile of the hours' peaks is the highest.
         let peak = past.iter().map(|(_, bytes)| bytes.0).max().unwrap_or_default() as f64;
-        let cluster = with_past(cluster, &settings, &past);
+        let cluster = with_past(cluster, &settings, 300, &past);
         let measured = |record: &&DecisionRecord| {
             let of = cluster.state.pods.get(&record.container.uid);
             of.and_then(|pod| pod.get(&record.container.container)).is_some()
