@@ -1,6 +1,6 @@
 //! The binary as a daemon: several at once, killed, stopped, and asked while everything around it comes and goes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -152,10 +152,6 @@ impl Made {
 impl Makers {
     /// The names of all their cgroups begin so.
     const NAME: &str = "passing";
-    /// A child that is a zombie already may be preempted once more on its last steps, by kernels that preempt themselves
-    /// (7.2): its account is read so much later, when whoever else wants its CPU has had it many times.
-    const LAST_STEPS: Duration = Duration::from_secs(2);
-
     fn start() -> Self {
         let ((stop, go), (said, say)) = (pipe().unwrap(), pipe().unwrap());
         let maker = |cpu: usize| {
@@ -175,7 +171,7 @@ impl Makers {
     /// What each does, until nobody holds the other end of `stop`.
     fn make(cpu: usize, stop: &PipeReader) -> io::Result<Made> {
         let (begun, root) = (Instant::now(), cgroup::root()?);
-        let (mut made, mut ended) = (Made::default(), VecDeque::new());
+        let mut made = Made::default();
         loop {
             let path = root.join(format!("{}-{cpu}-{}", Self::NAME, made.cgroups));
             fs::create_dir(&path)?;
@@ -186,28 +182,15 @@ impl Makers {
                 removed => removed.map(|()| true),
             })?;
             made.cgroups += 1;
-            ended.push_back((Instant::now(), child));
-            while let Some((_, child)) = ended.pop_front_if(|(at, _)| at.elapsed() > Self::LAST_STEPS) {
-                made.kernel += Self::account(child)?;
-            }
+            made.kernel += Schedstat::of(child.pid())?;
+            child.wait()?;
             let due = begun + Duration::from_secs(1) * made.cgroups as u32 * MAKERS as u32 / A_SECOND;
             let wait = TimeSpec::from_duration(due.saturating_duration_since(Instant::now()));
             if ppoll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], Some(wait), None)? != 0 {
                 break;
             }
         }
-        std::thread::sleep(Self::LAST_STEPS);
-        for (_, child) in ended {
-            made.kernel += Self::account(child)?;
-        }
         Ok(made)
-    }
-
-    /// The kernel's account of a child that is over.
-    fn account(child: Process) -> io::Result<Schedstat> {
-        let account = Schedstat::of(child.pid())?;
-        child.wait()?;
-        Ok(account)
     }
 
     /// Ends the coming and going.

