@@ -107,9 +107,12 @@ pub struct Cpu {
     pub timeline: Timeline,
     /// Whose wait is being charged.
     pub waiter: Holder,
-    /// Run-queue clock (ns) of the last end of a throttle on this CPU: a wait that began later need not look for
-    /// one, unless a group is held up now.
+    /// Run-queue clock (ns) of the last end of a throttle on this CPU, or of one that was not recorded: a wait that began later
+    /// need not look for one, unless a group is held up now.
     pub last_unthrottle_ns: u64,
+    /// Run-queue clock (ns) of the last throttle on this CPU that was not recorded ([`Self::throttle_collisions`]): a longer wait
+    /// of whoever has no entry may have been for the quota.
+    pub last_collision_ns: u64,
     /// Task groups that are held up on this CPU now.
     pub held_up: u64,
     /// `cfs_rq.throttled_clock` at the entry of `unthrottle_cfs_rq`, for its exit.
@@ -129,10 +132,10 @@ pub struct Cpu {
     pub slots_exhausted: u64,
     /// Switch-ins into cgroups whose css id is not below [`TABLE`]: counted in [`OTHER`].
     pub css_beyond_table: u64,
-    /// Throttles not recorded because another throttled group has the entry.
+    /// Beginnings and ends of throttles not recorded because another throttled group has the entry.
     pub throttle_collisions: u64,
     /// Fills up to a multiple of a cache line.
-    pub padding: [u64; 3],
+    pub padding: [u64; 2],
 }
 
 /// What is known of a thread's present wait from before it was queued where it is now; direct-mapped by pid.

@@ -12,10 +12,14 @@ use crate::maps;
 #[inline(always)]
 pub fn charge(row: &mut Row, at: u32, cpu_id: u32, cpu: &Cpu, task: Task, since: u64, now: u64) -> Cause {
     let css_id = if since < cpu.last_unthrottle_ns || cpu.held_up != 0 {
-        throttled_css_id(task, cpu_id)
+        throttled_css_id(task, cpu_id, since < cpu.last_collision_ns)
     } else {
         NEVER_THROTTLED
     };
+    if css_id == PERHAPS_THROTTLED {
+        add(row, Cause::Beyond, now - since);
+        return Cause::Beyond;
+    }
     if css_id == NEVER_THROTTLED
         && let Some(holder) = cpu.timeline.sole_holder(since)
     {
@@ -35,6 +39,8 @@ const NAMED_SEGMENTS: usize = 8;
 
 /// No group's css id: ids of groups begin at 1, the root, which has no limit.
 const NEVER_THROTTLED: u32 = 0;
+/// No group's css id, either: whether this one was throttled is not known, since another has its entry.
+const PERHAPS_THROTTLED: u32 = u32::MAX;
 
 /// [`charge`] for a wait of several pieces: `css_id` is that of the waiter's task group if that may have been
 /// throttled meanwhile. Returns the index of the largest cause.
@@ -127,13 +133,15 @@ fn is_system(holder: Holder) -> bool {
     maps::slot(holder.slot()).is_some_and(|slot| unsafe { (*slot).kind } == Kind::System as u32)
 }
 
-/// The css id of a thread's task group if that is or has been throttled on this CPU.
+/// The css id of a thread's task group if that is or has been throttled on this CPU; `collided` says that meanwhile a throttle
+/// of some group there found no room.
 #[inline(always)]
-fn throttled_css_id(task: Task, cpu_id: u32) -> u32 {
+fn throttled_css_id(task: Task, cpu_id: u32, collided: bool) -> u32 {
     let css = task.sched_task_group().css();
     let id = css.id();
     match maps::throttle(cpu_id, id) {
         Some(throttle) if throttle.serial == css.serial() => id,
+        Some(throttle) if throttle.serial != 0 && collided => PERHAPS_THROTTLED,
         _ => NEVER_THROTTLED,
     }
 }

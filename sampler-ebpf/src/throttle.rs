@@ -71,6 +71,8 @@ fn entry(tg: TaskGroup, cpu_id: u32, now: u64) -> Option<&'static mut Throttle> 
         let cpu = maps::cpu(cpu_id)?;
         if !throttle.may_be_taken(css.id(), now) {
             cpu.throttle_collisions += 1;
+            cpu.last_collision_ns = now;
+            cpu.last_unthrottle_ns = now;
             return None;
         }
         cpu.held_up -= (throttle.depth != 0) as u64;

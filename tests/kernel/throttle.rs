@@ -19,7 +19,8 @@ crate::tests![
     durations_against_cpu_stat,
     quota_where_throttled_and_only_there,
     quota_by_an_ancestors_limit,
-    attached_while_throttled,
+    attached_while_throttled within 180 s,
+    two_groups_with_one_entry,
     no_room_for_a_hook_where_throttles_begin within 120 s,
     no_room_for_a_hook_where_throttles_end within 120 s,
 ];
@@ -112,7 +113,7 @@ fn must_be_throttled_time(counting: &Counting, cgroup: &Cgroup, limited: &Cgroup
     let counted = counting.of(cgroup.id());
     let (long, its) = (counted.as_long_as(LONG_NS), counted.as_long_as_by(Cause::Quota, LONG_NS));
     println!("     {its} of {long} long delays are for the quota");
-    assert!(long >= 10 && its * 3 >= long * 2, "{its} of {long} long delays are for the quota");
+    assert!(its >= 10, "{its} of {long} long delays are for the quota");
 }
 
 /// A throttle of these tests lasts up to 70 ms.
@@ -138,18 +139,19 @@ fn quota_by_an_ancestors_limit() {
 /// therefore taken for none.
 fn attached_while_throttled() {
     let cgroup = Cgroup::new("early").unwrap();
-    cgroup.limit_cpu(Duration::from_millis(20), Duration::from_secs(1)).unwrap();
+    // The least that there is. A thread is stopped at a tick, and has used that of several periods by then: each of the two is
+    // held up until both have been given as much.
+    cgroup.limit_cpu(Duration::from_millis(1), Duration::from_secs(1)).unwrap();
     load::pin(Pid::from_raw(0), &[1]).unwrap();
-    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0)]).unwrap();
-    // A throttle is over after a second at most, and a busy host may be slower than that to attach: then once more.
-    for _ in 0..8 {
-        // Loading takes longer than a throttle, attaching does not: the hooks of throttling come with the former.
-        let mut counting = Counting::loaded(Key::Cpu, 1024);
-        crate::hold::queued(load.pid(), Duration::from_millis(100));
+    let load = Load::start(Some(&cgroup), &[Work::Spin.on(0), Work::Spin.on(1)]).unwrap();
+    // A busy host may be slower than that to load and attach: then once more.
+    for _ in 0..16 {
+        crate::hold::queued(load.pid(), Duration::from_millis(50));
         let before = Schedstat::of(load.pid()).unwrap();
-        counting.begin();
+        let begun = Instant::now();
+        let counting = Counting::start();
         if Schedstat::of(load.pid()).unwrap() != before {
-            println!("     attaching took longer than a throttle");
+            println!("     attaching took longer than a throttle: {:?}", begun.elapsed());
             continue;
         }
         until("the end of that", LIMIT, || Ok(Schedstat::of(load.pid())?.switch_ins > before.switch_ins))
@@ -163,6 +165,47 @@ fn attached_while_throttled() {
         return;
     }
     panic!("attaching always took longer than a throttle");
+}
+
+/// Two groups whose css ids fall on one entry are throttled all the time on one CPU, so that one finds no room. Catches its
+/// waits under the cause of whoever held the CPU meanwhile: nobody, mostly.
+fn two_groups_with_one_entry() {
+    const SLOTS: usize = 64;
+    let counting = Counting::by(Key::Cpu, SLOTS as u32);
+    load::pin(Pid::from_raw(0), &[1]).unwrap();
+    // A new group gets the lowest css id that is free: these fill the gaps, and what is between the two.
+    let _gaps: Vec<_> = (0..SLOTS).map(|_| Cgroup::new("gap").unwrap()).collect();
+    let groups: Vec<_> = (0..=SLOTS).map(|_| Cgroup::new("limited").unwrap()).collect();
+    let both = [&groups[0], &groups[SLOTS]];
+    let loads = both.map(|cgroup| {
+        cgroup.limit_cpu(PERIOD / 5, PERIOD).unwrap();
+        Load::start(Some(cgroup), &[Work::Spin.on(0)]).unwrap()
+    });
+    for cgroup in both {
+        until("fifteen throttled periods", LIMIT, || Ok(cgroup.cpu_stat()?.throttled_periods >= 15)).unwrap();
+    }
+    let kernel = loads.each_ref().map(|load| load.park().unwrap());
+    let css_id = |cgroup: &Cgroup| counting.programs().slots.read(counting.slots_of(cgroup.id())[0]).css_id;
+    let ids = both.map(css_id);
+    assert_eq!((ids[1] - ids[0]) as usize % SLOTS, 0, "they have one entry: css ids {ids:?}");
+    println!("     css ids {ids:?}, {} collisions", counting.losses().throttle_collisions);
+    assert!(counting.losses().throttle_collisions > 10);
+    let [quota, perhaps] =
+        [Cause::Quota, Cause::Beyond].map(|cause| both.map(|cgroup| counting.of(cgroup.id()).share(cause)));
+    println!("     for the quota {quota:.3?}, perhaps {perhaps:.3?} of all wait");
+    for (cgroup, kernel) in both.into_iter().zip(kernel) {
+        let counted = counting.of(cgroup.id());
+        counted.must_be(kernel);
+        assert!(
+            counted.share(Cause::Idle) < 0.05,
+            "while it was throttled nobody had the CPU: {:?}",
+            counted.wait_ns
+        );
+    }
+    assert!(
+        perhaps.iter().any(|share| *share > 0.5),
+        "one has no entry, and what it waited for is not known"
+    );
 }
 
 fn no_room_for_a_hook_where_throttles_begin() {
