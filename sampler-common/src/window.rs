@@ -385,6 +385,9 @@ impl Span {
             Some(_) => (Case::Reset, later.counters.clone()),
         };
         let case = if later.presence == Presence::Removed { Case::Vanished } else { case };
+        // The last periods of what is gone were counted in a file that is gone, too.
+        let unread = case == Case::Vanished && (later.limits.cpu.is_some() || counted.usage_ns == 0);
+        let counted = if unread && !self.throttle_hooks { untold(counted) } else { counted };
         let window = Window {
             limits: later.limits,
             memory: later.memory,
@@ -420,6 +423,7 @@ mod tests {
     use super::*;
     use crate::abi::{self, CAUSES, PACES};
     use crate::buckets::{BUCKETS, OCTAVES, bucket, octave};
+    use crate::resources::{CpuLimit, LimitOf};
     use crate::throttle::DURATIONS;
     use proptest::prelude::*;
 
@@ -772,6 +776,23 @@ mod tests {
         assert_eq!(other(true, false), Some(1.0));
         assert_eq!(other(false, false), Some(0.0));
         assert_eq!(other(true, true), Some(0.0));
+    }
+
+    #[test]
+    fn without_hooks_the_last_wait_of_what_had_a_limit_or_was_never_read_is_unknown() {
+        let limit = CpuLimit { quota_us: 50_000, period_us: 100_000, of: LimitOf::Own };
+        let last = |limit: Option<CpuLimit>, usage_ns, throttle_hooks| {
+            let delayed = counted(&[Event::Delay { ns: 70_000_000, cause: abi::Cause::Own }]);
+            let mut gone = cgroup(Presence::Removed, SECOND, Counters { usage_ns, ..delayed });
+            gone.limits.cpu = limit;
+            let [mut earlier, mut later] = [snapshot(SECOND, []), snapshot(2 * SECOND, [(ONE, gone)])];
+            (earlier.throttle_hooks, later.throttle_hooks) = (throttle_hooks, throttle_hooks);
+            Windows::between(&earlier, &later).unwrap().cgroups[&ONE].share(Cause::Unknown)
+        };
+        assert_eq!(last(None, 1, false), Some(0.0));
+        assert_eq!(last(Some(limit), 1, false), Some(1.0));
+        assert_eq!(last(None, 0, false), Some(1.0));
+        assert_eq!(last(Some(limit), 0, true), Some(0.0));
     }
 
     #[test]
