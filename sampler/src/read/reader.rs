@@ -111,10 +111,11 @@ impl Reader {
         // The hooks that tell of new cgroups are attached: what is made from now on is told, and what was made
         // before is found here.
         let cgroups = Cgroups::find(layout)?;
+        // What the self-check's threads wait for is counted, too.
+        let since_ns = monotonic_ns();
         programs.start()?;
         self_check::run(&programs, &programs.baselines()?)?;
         let cpus = programs.cpus.len();
-        let since_ns = monotonic_ns();
         let slot = || SlotState { life: Life::Free, counts_for: None, rows: SlotRows::new(cpus) };
         let mut reader = Self {
             slots: std::iter::repeat_with(slot).take(programs.slots.len()).collect(),
