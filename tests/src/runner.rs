@@ -47,8 +47,8 @@ pub const fn without_program(path: &'static str) -> &'static str {
     path.split_at(at + "::".len()).1
 }
 
-/// Runs those whose name contains one of `filters`, or all where there is none, and returns the exit code. Cgroups that
-/// a test leaves behind right below the root are removed: for a machine that is ours alone.
+/// Runs those whose name contains one of `filters` (or is it, where the filter begins with `=`), or all where there is none, and
+/// returns the exit code. Cgroups that a test leaves behind right below the root are removed: for a machine that is ours alone.
 pub fn run<'a>(tests: impl Iterator<Item = &'a Test>, filters: &[&str]) -> i32 {
     run_each(tests, filters, |test| {
         let before = cgroups();
@@ -65,7 +65,11 @@ pub fn run_each<'a>(
     one: impl Fn(&Test) -> Result<(), String>,
 ) -> i32 {
     let (mut passed, mut failed) = (0, 0);
-    let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter));
+    let fits = |name: &str, filter: &str| match filter.strip_prefix('=') {
+        Some(whole) => name == whole,
+        None => name.contains(filter),
+    };
+    let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| fits(test.name, filter));
     for test in tests.filter(chosen) {
         let begun = Instant::now();
         let result = one(test);
