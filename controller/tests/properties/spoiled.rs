@@ -91,7 +91,7 @@ fn spoil(cluster: &Cluster, plan: &Plan, state: &State) -> Vec<Spoiled> {
     let mut spoiling = Spoiling { fine, uid: &action.uid, name, spoiled: Vec::new() };
     of_action(&mut spoiling, action, from);
     of_policy(&mut spoiling, pod, &policy, from, to);
-    of_owner(&mut spoiling, pod, &policy, from, to);
+    of_owner(&mut spoiling, pod, from, to);
     of_pod(&mut spoiling, container, from, to);
     of_node(&mut spoiling, pod, action, from, to);
     of_disruption(&mut spoiling, pod);
@@ -179,8 +179,14 @@ fn of_policy(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Size
 }
 
 /// What goes by who made a pod, and what does where that cannot be told.
-fn of_owner(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Sizes, to: Sizes) {
+fn of_owner(spoiling: &mut Spoiling<'_>, pod: &Pod, from: Sizes, to: Sizes) {
     let uid = spoiling.uid.clone();
+    // Those that hold whoever made the pod: another may be in force among them than among all.
+    let mut for_all = spoiling.fine.observation.clone();
+    for_all.policies.retain(|object| object.selector == WorkloadSelector::default());
+    let in_force = policy_of(&for_all, &spoiling.fine.state, &uid);
+    let goes_by_autoscalers =
+        in_force.is_some_and(|policy| policy.mode == Mode::Apply && policy.hpa_pods != HpaPods::Ignore);
     let owner = |workload: Option<&Workload>| {
         let namespace = pod.namespace.clone();
         workload.map(|workload| Owner { namespace, workload: workload.clone() })
@@ -199,7 +205,7 @@ fn of_owner(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Sizes
     ];
     for (made_by, last, workload) in told {
         for resource in Resource::ALL {
-            if policy.hpa_pods == HpaPods::Ignore || from.pair(resource).0 == to.pair(resource).0 {
+            if !goes_by_autoscalers || from.pair(resource).0 == to.pair(resource).0 {
                 continue;
             }
             let autoscaler = Autoscaler {
@@ -209,7 +215,7 @@ fn of_owner(spoiling: &mut Spoiling<'_>, pod: &Pod, policy: &Policy, from: Sizes
                 utilisation_of: [resource].into(),
             };
             spoiling.with(Violation::Autoscaler, |spoiled| {
-                spoiled.observation.policies.retain(|object| object.selector == WorkloadSelector::default());
+                spoiled.observation.policies.clone_from(&for_all.policies);
                 set(spoiled, made_by.clone(), last);
                 spoiled.observation.autoscalers.push(autoscaler);
             });
