@@ -37,6 +37,8 @@ pub const API_VERSION: &str = "loadline.dev/v1alpha1";
 
 /// Of more changes within an hour not all are remembered.
 const MOST_CHANGES_PER_HOUR: u32 = 60;
+/// Memory is read that seldom: what calls it stale sooner has none to go by.
+const LEAST_STALE_AFTER: Seconds = Seconds(15);
 
 /// Why a text is no policy. Each names the field and what to write instead.
 #[derive(Debug, thiserror::Error)]
@@ -324,7 +326,7 @@ impl Spec {
         fill(&mut policy.weight, self.weight.map(PolicyWeight));
         fill(&mut policy.guaranteed_pods, self.guaranteed_pods);
         fill(&mut policy.hpa_pods, self.hpa_pods);
-        self.cost.put(&mut policy.cost);
+        self.cost.put(&mut policy.cost)?;
         Ok(policy)
     }
 
@@ -395,6 +397,10 @@ impl History {
                 return Err(wrong(field, "0 leaves nothing to go by", "write a duration such as 1h"));
             }
         }
+        if let Some(stale_after) = self.stale_after.filter(|stale_after| *stale_after < LEAST_STALE_AFTER) {
+            let problem = format!("{stale_after} would call all data stale");
+            return Err(wrong("spec.history.staleAfter", problem, "write 15s or more"));
+        }
         let history = &mut policy.history;
         fill(&mut history.source, self.source);
         history.percentile = self.percentile.or(history.percentile);
@@ -409,11 +415,16 @@ impl History {
 }
 
 impl Cost {
-    fn put(self, prices: &mut Prices) {
+    fn put(self, prices: &mut Prices) -> Result<(), PolicyError> {
+        if self.changes_per_day == Some(0) {
+            let remedy = "write 1 or more, or `mode: Recommend` to change nothing";
+            return Err(wrong("spec.cost.changesPerDay", "0 would let nothing shrink", remedy));
+        }
         fill(&mut prices.change_minutes, self.change_minutes);
         fill(&mut prices.breach_minutes, self.breach_minutes);
         fill(&mut prices.unmet, self.unmet);
         fill(&mut prices.changes_per_day, self.changes_per_day);
+        Ok(())
     }
 }
 
@@ -426,6 +437,10 @@ impl Resize {
                 format!("{share} takes away all or nothing"),
                 remedy,
             ));
+        }
+        if let Some(share) = self.hysteresis.filter(|share| *share >= PerMille::WHOLE) {
+            let problem = format!("{share} would hold all that shrinks");
+            return Err(wrong("spec.resize.hysteresis", problem, "write less than 100%, such as 10%"));
         }
         if self.max_step_up == Some(PerMille(0)) {
             let remedy = "write a share such as 100%, or leave it out for no bound";
