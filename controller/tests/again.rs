@@ -518,3 +518,27 @@ fn a_policy_that_changes_counts_in_the_next_pass() {
     assert!(after.cpu().0.abs_diff(before.cpu().0 * 200 / 115) <= 2, "{before} {after}");
     assert_eq!(world.step()[0].target.unwrap(), after);
 }
+
+#[test]
+fn what_it_should_have_is_found_anew_within_the_policys_interval_and_at_once_where_it_is_hurt() {
+    let minutes = |interval: u64, outgrown_at: Option<u64>| {
+        let mut policy = policy();
+        policy.history.interval = Seconds(interval);
+        let mut world = World::new(policy, sizes(1_000, 256), (0.5, 100), |_, _| Said::Yes);
+        let mut found = Vec::new();
+        for minute in 1..=6 * 60 {
+            world.uses.0 = if outgrown_at.is_some_and(|at| minute >= at) { 3.0 } else { 0.5 };
+            world.step();
+            let container = world.state.container(&PodUid("web-0".into()), "app").expect("it was seen");
+            found.extend(container.found.as_ref().map(|found| found.at));
+        }
+        found.dedup();
+        found.into_iter().map(|at| at.seconds_since(Timestamp(START)) / 60).collect::<Vec<_>>()
+    };
+    let longest = |at: &[u64]| at.windows(2).map(|pair| pair[1] - pair[0]).max().expect("two");
+    assert_eq!(longest(&minutes(60, None)), 5, "as slots end");
+    let hourly = minutes(3_600, None);
+    assert!(hourly.windows(2).skip(1).all(|pair| (55..=60).contains(&(pair[1] - pair[0]))), "{hourly:?}");
+    let outgrown = minutes(3_600, Some(200));
+    assert!(outgrown.contains(&200), "{outgrown:?}");
+}

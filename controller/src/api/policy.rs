@@ -199,7 +199,7 @@ pub struct History {
     pub minimum_data: Option<Seconds>,
     /// Data older than this is stale.
     pub stale_after: Option<Seconds>,
-    /// How often a workload is evaluated.
+    /// How often it is found anew what a workload should have, from five minutes up; what is being hurt is looked at each time.
     pub interval: Option<Seconds>,
 }
 

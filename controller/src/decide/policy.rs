@@ -201,7 +201,8 @@ pub struct HistorySettings {
     pub minimum_data: Seconds,
     /// Data older than this is stale, and nothing moves.
     pub stale_after: Seconds,
-    /// How often a workload is evaluated.
+    /// What a workload should have is found anew that often, but as slots of the history end, which are five minutes: less is as
+    /// good as that. What is being hurt or is starting is looked at each time.
     pub interval: Seconds,
 }
 

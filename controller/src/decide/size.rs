@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guards::Facts;
 use super::history::History;
+use super::history::recent::Slot;
 use super::observation::{Container, ContainerKind, ContainerStatus, Qos, Reading};
 use super::policy::{ControlledValues, Policy};
 use super::reason::Reason;
@@ -69,6 +70,8 @@ pub struct Found {
     pub reasons: Reasons,
     /// The policy's [fingerprint](Policy::fingerprint): by another one it is found anew.
     pub policy: u32,
+    /// When.
+    pub at: Timestamp,
     /// By how many thousandths forecasts by the time of day are sharper than those that do not know it; `None` before both have
     /// been judged, and where nothing is forecast.
     pub seasonal_skill: Option<i16>,
@@ -98,8 +101,9 @@ pub fn size(
     let memory_known = measured && state.memory.latest().is_some() || killed;
     let unknown = if memory_known { Vec::new() } else { vec![Resource::Memory] };
     let fingerprint = policy.fingerprint();
-    let kept =
-        |found: &Found| measured && found.policy == fingerprint && !is_due(container, state, policy, now);
+    let kept = |found: &Found| {
+        measured && found.policy == fingerprint && !is_due(found, container, state, policy, now)
+    };
     if let Some(found) = state.found.clone().filter(kept) {
         let sizes = found.sizes;
         let mark = Mark { step: Step::Target, before: current, after: sizes, reason: Reason::TargetKept };
@@ -184,7 +188,7 @@ pub fn size(
     // Of more than 32 times sharper nobody asks how much.
     let per_mille = |skill: f64| (1000.0 * skill).round() as i16;
     let seasonal_skill = history.seasonal_skill().filter(|_| forecast).map(per_mille);
-    let found = Found { sizes, reasons, policy: fingerprint, seasonal_skill };
+    let found = Found { sizes, reasons, policy: fingerprint, at: now, seasonal_skill };
     Sized { found, marks, unknown, unmeasured: (!measured).then_some(base) }
 }
 
@@ -204,10 +208,17 @@ fn note(marks: &mut Vec<Mark>, sizes: &mut Sizes, after: Sizes, reason: Reason, 
     *sizes = after;
 }
 
-/// Whether something may have changed: a slot of the history has ended, or it is being hurt, or it is starting or has just
-/// started.
-fn is_due(container: &Container, state: &ContainerState, policy: &Policy, now: Timestamp) -> bool {
-    state.history.ended_slot()
+/// Whether what was found has to be found anew: a slot of the history has ended, the last one within the policy's interval, or it
+/// is being hurt, or it is starting or has just started.
+fn is_due(
+    found: &Found,
+    container: &Container,
+    state: &ContainerState,
+    policy: &Policy,
+    now: Timestamp,
+) -> bool {
+    let is_last = now.seconds_since(found.at) + Slot::SECONDS > policy.history.interval.0;
+    state.history.ended_slot() && is_last
         || state.boosted_from.is_some()
         || is_starting(container, state, policy, now)
         || urgent(container, state, policy, now).any()

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 /// The version that is written, and the only one that is read. It rises with every change by which an older text would not be
 /// read as what it was: a test of [`State::restored`](crate::decide::state::State::restored) keeps a text of this one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const MAGIC: &str = "loadline-checkpoint ";
 const END: &str = "end ";
 

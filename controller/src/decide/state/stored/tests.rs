@@ -54,7 +54,8 @@ fn container() -> ContainerState {
     };
     state.refused = Some(Box::new(Refused { cpu: Some(refusal(8000)), memory: Some(refusal(1 << 34)) }));
     let reasons = Reasons { cpu: cpu::Reason::UsesMore, memory: Some(memory::Reason::PeaksHigher) };
-    state.found = Some(Found { sizes, reasons, policy: policy.fingerprint(), seasonal_skill: Some(120) });
+    let policy_then = policy.fingerprint();
+    state.found = Some(Found { sizes, reasons, policy: policy_then, at: now, seasonal_skill: Some(120) });
     (state.last_change, state.read_until, state.known_since) = (Some(now), Some(now), Some(START));
     (state.planned, state.boosted_from) = (Some(sizes), Some(Box::new(sizes)));
     state.signal = Signal::of(&window(), 8, &policy.objectives).map(|mut signal| {
