@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(read::<Entry>(b"loadline-checkpoint one\nend 0\n"), Err(CheckpointError::Foreign));
         let error = read::<Entry>(b"loadline-checkpoint 1\nend 0\n").unwrap_err();
         assert_eq!(error, CheckpointError::Version { found: 1 });
-        assert_eq!(error.to_string(), "the checkpoint has version 1, and only version 4 is read");
+        let only = format!("the checkpoint has version 1, and only version {VERSION} is read");
+        assert_eq!(error.to_string(), only);
     }
 
     #[test]
