@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use loadline_tests::kubeconfig;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -82,8 +83,8 @@ impl Containers {
     /// directory.
     pub fn api_server(&self, dir: &Path) -> Result<PathBuf> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no address for names")?;
-        let path = dir.join("kubeconfig");
-        fs::write(&path, kubeconfig(listener.local_addr()?)).context("the kubeconfig")?;
+        let server = format!("http://{}", listener.local_addr()?);
+        let path = kubeconfig::write(dir, &server).context("the kubeconfig")?;
         let pods = pods(self.containers.len()).to_string();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -151,16 +152,6 @@ fn pods(containers: usize) -> Value {
     };
     let items: Vec<_> = (0..containers).step_by(IN_A_POD).map(pod).collect();
     json!({ "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items })
-}
-
-fn kubeconfig(address: SocketAddr) -> String {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-        "clusters": [{ "name": "bench", "cluster": { "server": format!("http://{address}") } }],
-        "users": [{ "name": "bench", "user": { "token": "of nobody" } }],
-        "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "bench" } }],
-    })
-    .to_string()
 }
 
 /// Answers each list with these pods, and a watch with nothing, without an end.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use loadline_tests::cgroup::Cgroup;
 use loadline_tests::daemon::{self, Daemon};
+use loadline_tests::kubeconfig;
 use loadline_tests::load::{Load, Work};
 use loadline_tests::tests;
 use nix::libc;
@@ -239,19 +240,7 @@ fn slots_are_given_back_where_bpf_is_for_the_privileged_only() {
 /// One that is another user's alone, for an API server that does not answer. Catches a start that fails for what it could
 /// have read, one that goes on without what somebody has named, and one that ends because nobody answers.
 fn a_kubeconfig_is_read_before_privileges_are_given_up() {
-    let path = std::env::temp_dir().join("config");
-    // A machine without certificates of its own has none to go by but this.
-    let authority = path.with_extension("pem");
-    let keys = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::default().self_signed(&keys).unwrap();
-    fs::write(&authority, certificate.pem()).unwrap();
-    let text = format!(
-        "{{apiVersion: v1, kind: Config, current-context: c, \
-         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1', certificate-authority: '{}'}}}}], \
-         users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: c, context: {{cluster: c, user: u}}}}]}}",
-        authority.display()
-    );
-    fs::write(&path, text).unwrap();
+    let path = kubeconfig::write(&std::env::temp_dir(), "https://127.0.0.1:1").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
     // SAFETY: every test is a process of its own, with one thread.

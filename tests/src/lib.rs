@@ -28,6 +28,7 @@ pub mod containers;
 pub mod control_plane;
 pub mod daemon;
 pub mod guest;
+pub mod kubeconfig;
 pub mod load;
 pub mod oracle;
 pub mod runner;
