@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
 use sampler::read::{Reader, Start};
 use sampler_common::snapshot::Snapshot;
 
@@ -70,11 +72,15 @@ impl Node {
         Ok(node)
     }
 
-    /// Runs in every container. A shorter sleep may be over before the CPU has been given away, and then nothing was.
+    /// Runs in every container. A sleep may be over before the CPU has been given away, and then nothing was.
     fn go_round(&self) -> Result<()> {
+        let given_away = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.voluntary_context_switches());
         for group in 0..self.groups.len() {
             self.groups.enter(group)?;
-            std::thread::sleep(Duration::from_micros(200));
+            let before = given_away()?;
+            while given_away()? == before {
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
         self.groups.leave()
     }
