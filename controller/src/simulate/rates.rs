@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::machine::Request;
 use super::random::Random;
+use super::trace::name_of;
 
 const SECOND_NS: f64 = 1e9;
 /// No service of one machine gets more in a second; it bounds how long a simulation may take.
@@ -46,7 +47,7 @@ impl Rates {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, RatesError> {
         let text = fs::read_to_string(path).map_err(|source| RatesError::Io { path: path.into(), source })?;
-        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = name_of(path);
         let per_second = parse(&text).map_err(|(line, problem)| RatesError::Malformed {
             path: path.into(),
             line,

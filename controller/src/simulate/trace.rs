@@ -42,7 +42,7 @@ impl Trace {
     pub fn read(path: &Path) -> Result<Self, TraceError> {
         let io = |source| TraceError::Io { path: path.into(), source };
         let text = fs::read_to_string(path).map_err(io)?;
-        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = name_of(path);
         let samples = parse(&text).map_err(|(line, problem)| TraceError::Malformed {
             path: path.into(),
             line,
@@ -50,6 +50,11 @@ impl Trace {
         })?;
         Ok(Self { name, samples })
     }
+}
+
+/// What a series in this file is called: the file, without folder and ending.
+pub fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The samples of a file, or which line is wrong and how. A first line without any digit is a heading; spreadsheets begin

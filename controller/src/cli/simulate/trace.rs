@@ -14,7 +14,7 @@ use crate::simulate::baseline::{Static, Vpa, Window};
 use crate::simulate::plot::{Panel, plot};
 use crate::simulate::report::{Report, Series};
 use crate::simulate::score::{self, Run};
-use crate::simulate::trace::Trace;
+use crate::simulate::trace::{Trace, name_of};
 use crate::simulate::traced::{decision, replay};
 
 /// What to replay, and where to write the outcome.
@@ -104,10 +104,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Each trace and what it is called: its file without folder and ending, as far as that tells it from the others.
 fn named(traces: &[PathBuf]) -> Vec<(String, &Path)> {
-    let stem = |path: &Path| path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let name = |path: &Path| {
-        let name = stem(path);
-        let is_one = traces.iter().filter(|other| stem(other) == name).count() == 1;
+        let name = name_of(path);
+        let is_one = traces.iter().filter(|other| name_of(other) == name).count() == 1;
         if is_one { name } else { path.with_extension("").display().to_string() }
     };
     traces.iter().map(|path| (name(path), path.as_path())).collect()
