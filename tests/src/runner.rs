@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::iter;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,8 @@ pub const fn without_program(path: &'static str) -> &'static str {
     path.split_at(at + "::".len()).1
 }
 
-/// Runs those whose name contains one of `filters` (or is it, where the filter begins with `=`), or all where there is none, and
-/// returns the exit code. Cgroups that a test leaves behind right below the root are removed: for a machine that is ours alone.
+/// Runs each as often as its name contains one of `filters` (or is it, where the filter begins with `=`), or all once where there
+/// is none, and returns the exit code. Cgroups that a test leaves behind right below the root are removed: for a machine that is ours alone.
 pub fn run<'a>(tests: impl Iterator<Item = &'a Test>, filters: &[&str]) -> i32 {
     run_each(tests, filters, |test| {
         let before = cgroups();
@@ -69,8 +70,11 @@ pub fn run_each<'a>(
         Some(whole) => name == whole,
         None => name.contains(filter),
     };
-    let chosen = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| fits(test.name, filter));
-    for test in tests.filter(chosen) {
+    let times = |test: &Test| match filters {
+        [] => 1,
+        _ => filters.iter().filter(|filter| fits(test.name, filter)).count(),
+    };
+    for test in tests.flat_map(|test| iter::repeat_n(test, times(test))) {
         let begun = Instant::now();
         let result = one(test);
         let seconds = begun.elapsed().as_secs_f64();

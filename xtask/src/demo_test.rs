@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read},
+    iter,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
@@ -54,16 +55,17 @@ const TESTS: [(&str, Test); 2] = [
     ("demo::leaves_nothing_when_interrupted", leaves_nothing_when_interrupted),
 ];
 
-/// Runs the tests whose names contain one of the filters, or all.
+/// Runs each test as often as its name contains one of the filters, or all once.
 pub fn run(cache: &Cache, workspace: &Workspace, filters: &[&str]) -> Result<Outcome> {
     // What the demo would fetch and build before it begins is no part of the time that it may take.
     demo::prepare(cache, workspace)?;
     let mut listener = Listener::new(NAME);
     let (mut passed, mut failed) = (0, 0);
-    for (name, test) in TESTS {
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {
-            continue;
-        }
+    let times = |name: &str| match filters {
+        [] => 1,
+        _ => filters.iter().filter(|filter| name.contains(*filter)).count(),
+    };
+    for (name, test) in TESTS.into_iter().flat_map(|test| iter::repeat_n(test, times(test.0))) {
         let start = Instant::now();
         let result = test(workspace);
         process::pause_if_stopping();
