@@ -15,8 +15,12 @@ use controller::decide::reason::Reason;
 use controller::decide::record::{DecisionRecord, Step};
 use controller::decide::target::cpu;
 use controller::decide::units::MilliCpu;
-use controller::simulate::recorded::{Decision, Usual, replay, usual};
+use controller::simulate::recorded::{Decision, Usual, played, replay, series_names, usual};
 use sampler_common::demand::Bottleneck;
+use serde_json::Value;
+
+/// What containers without a limit are taken to request, as the command does.
+const REQUEST: MilliCpu = MilliCpu(500);
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -24,7 +28,7 @@ fn fixture(name: &str) -> PathBuf {
 
 fn decisions(policy: &str) -> Vec<Decision> {
     let file = BufReader::new(File::open(fixture("demo.recording")).unwrap());
-    replay(file, parse(policy).unwrap(), MilliCpu(500)).unwrap()
+    replay(file, parse(policy).unwrap(), REQUEST).unwrap()
 }
 
 fn policy() -> String {
@@ -110,6 +114,108 @@ fn under_the_default_policy_limits_stay_and_the_reason_says_so() {
     let throttled = usually(&usuals, "throttled");
     assert!(throttled.reason.to_string().contains("the policy leaves limits alone"), "{throttled}");
     assert_eq!(throttled.result.cpu_limit, throttled.current.cpu_limit);
+}
+
+/// Slack, under, unmet and changes a day, judged from the beginning, of a container of which was read: when (s), what it
+/// had used until then, and what had been allocated to it (cores).
+fn figures(read: &[(u64, f64, f64)]) -> [f64; 4] {
+    let sum = |of: fn(f64, f64) -> f64| read.iter().map(|(_, used, has)| of(*used, *has)).sum::<f64>();
+    let changes = read.windows(2).filter(|pair| pair[0].2 != pair[1].2).count() as f64;
+    let seconds = (read[read.len() - 1].0 - read[0].0) as f64;
+    [
+        sum(|used, has| if has > used { has - used } else { 0.0 }) / sum(|_, has| has),
+        sum(|used, has| if used > has { 1.0 } else { 0.0 }) / read.len() as f64,
+        sum(|used, has| if used > has { used - has } else { 0.0 }) / sum(|used, _| used),
+        changes * 86_400.0 / seconds,
+    ]
+}
+
+#[test]
+fn its_figures_are_of_what_was_decided_before_each_window() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let [json, plot] = ["recording.json", "recording.svg"].map(|name| dir.join(name));
+    let run = |baseline: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadline"));
+        command.args(["simulate", "--baseline", baseline, "--recording"]).arg(fixture("demo.recording"));
+        command.arg("--policy").arg(fixture("demo-policy.yaml"));
+        let output = command.arg("--json").arg(&json).arg("--plot").arg(&plot).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+        (String::from_utf8(output.stdout).unwrap(), report)
+    };
+    let (shown, report) = run("static");
+    let series = report["series"].as_array().unwrap();
+    let names: Vec<&str> = series.iter().map(|series| series["name"].as_str().unwrap()).collect();
+    let containers =
+        ["beside-host", "crowded", "neighbor-1", "neighbor-2", "quiet", "short-lived", "throttled"];
+    assert_eq!(names, containers.map(|name| format!("{name}/{name}")));
+
+    let said = |figures: &Value| {
+        ["slack", "under", "unmet", "changes_per_day"].map(|name| figures[name].as_f64().unwrap())
+    };
+    let near = |said: [f64; 4], expected: [f64; 4]| {
+        let alike = said.iter().zip(expected).all(|(said, expected)| (said - expected).abs() < 1e-9);
+        assert!(alike, "{said:?} {expected:?}");
+    };
+    let decisions = decisions(&policy());
+    let (mut ours, mut had) = (Vec::new(), Vec::new());
+    for (series, container) in series.iter().zip(containers) {
+        assert_eq!(series["excluded"], false);
+        let of: Vec<&DecisionRecord> =
+            decisions.iter().map(|of| &of.record).filter(|of| of.container.container == container).collect();
+        let has = if container == "throttled" { 0.2 } else { 0.5 };
+        let decided = of.iter().map(|record| record.result.cpu_request.unwrap().0 as f64 / 1000.0);
+        let in_force = std::iter::once(has).chain(decided);
+        let read = |(record, has): (&&DecisionRecord, f64)| (record.at.0, record.inputs.cores.unwrap(), has);
+        ours.push(figures(&of.iter().zip(in_force).map(read).collect::<Vec<_>>()));
+        had.push(figures(&of.iter().zip(std::iter::repeat(has)).map(read).collect::<Vec<_>>()));
+        near(said(&series["policy"]), ours[ours.len() - 1]);
+        near(said(&series["baseline"]), had[had.len() - 1]);
+    }
+    let mean = |all: &[[f64; 4]]| {
+        [0, 1, 2, 3].map(|of| all.iter().map(|figures| figures[of]).sum::<f64>() / all.len() as f64)
+    };
+    near(said(&report["total"]["policy"]), mean(&ours));
+    near(said(&report["total"]["baseline"]), mean(&had));
+
+    // The decisions, and the same figures for a person to read.
+    let [decided, table] = ["loadline-demo/throttled throttled on node", "\nthrottled/throttled "]
+        .map(|text| shown.find(text).unwrap());
+    assert!(decided < table, "{shown}");
+    let row = shown[table..].lines().nth(1).unwrap();
+    let slack = format!(" {:.1} % ", ours[6][0] * 100.0);
+    assert!(row.contains(&slack) && row.contains(&format!(" {:.1} ", ours[6][3])), "{row}");
+    assert!(shown[table..].contains("\nmean "), "{shown}");
+    let svg = fs::read_to_string(&plot).unwrap();
+    assert!(svg.starts_with("<svg") && names.iter().all(|name| svg.contains(&format!("{name}: used"))));
+
+    // Another method changes its own figures and no others.
+    let (_, vpa) = run("vpa");
+    assert_eq!(vpa["total"]["policy"], report["total"]["policy"]);
+    assert_ne!(vpa["total"]["baseline"], report["total"]["baseline"]);
+}
+
+#[test]
+fn containers_of_one_name_go_by_their_namespaces_and_idle_windows_are_not_judged() {
+    let mut decisions = decisions(&policy());
+    decisions.retain(|of| of.name.container == "crowded");
+    let mut elsewhere = decisions.clone();
+    for decision in &mut elsewhere {
+        decision.name.namespace = "elsewhere".into();
+    }
+    let idle = 3;
+    elsewhere[idle].used_cores = None;
+    decisions.extend(elsewhere);
+    let names: Vec<String> = series_names(&decisions).into_values().collect();
+    assert_eq!(names, ["elsewhere/crowded/crowded", "loadline-demo/crowded/crowded"]);
+    let [elsewhere, demo] = played(&decisions).try_into().ok().unwrap();
+    assert_eq!([&elsewhere, &demo].map(|played| &played.trace.name), [&names[0], &names[1]]);
+    let (mut samples, mut allocated) = (demo.trace.samples.clone(), demo.run.allocated.clone());
+    samples.remove(idle);
+    allocated.remove(idle);
+    assert_eq!((elsewhere.trace.samples, elsewhere.run.allocated), (samples, allocated));
+    decisions.iter_mut().for_each(|of| of.used_cores = None);
+    assert_eq!(played(&decisions).len(), 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use controller::api::policy::parse;
 use controller::decide::scope::PolicyObject;
 use controller::decide::units::Timestamp;
 use controller::simulate::baseline::Vpa;
-use controller::simulate::score::{self, Score};
+use controller::simulate::score::{self, Score, Terms};
 use controller::simulate::trace::Trace;
 use controller::simulate::traced::replay;
 
@@ -41,7 +41,8 @@ fn where_known(is_known: impl Fn(u64) -> bool) -> Trace {
 
 /// How ours did, and VPA.
 fn scores(trace: &Trace) -> [Score; 2] {
-    [replay(trace, policy()).expect("safe plans").score, score::replay(trace, &mut Vpa::new()).score]
+    let vpa = score::replay(trace, Terms::of_trace(trace), &mut Vpa::new());
+    [replay(trace, policy()).expect("safe plans").score, vpa.score]
 }
 
 #[test]

@@ -4,8 +4,12 @@
 //! as much, as Kubernetes fills it in, any other what the caller says; and every one the memory that it has. And it
 //! answers nothing back, so that nothing is applied: each decision is about what was in force when its window was recorded.
 //!
+//! What it would have cost is judged as it is of traces: the request that was decided after one window against the use of the
+//! next. It leaves out that a container that gets more may use more, and the time in which it does not work.
+//!
 //! Sizes are decided by hours and days of history. A recording of less than [`LONG_ENOUGH_SECONDS`] is therefore played slowly: each of
-//! its windows comes again every minute, for [`SLOW_MINUTES`].
+//! its windows comes again every minute, for [`SLOW_MINUTES`]. Days are then such days, also that of [`Terms::of_recording`]
+//! and those that changes are counted by.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +21,8 @@ use sampler_common::resources::Memory;
 use sampler_common::window::{Window, WindowError, Windows};
 
 use super::one_node::{Name, OneNode};
+use super::score::{Played, Run, Terms};
+use super::trace::Trace;
 use crate::decide::check::Unsafe;
 use crate::decide::observation::Reading;
 use crate::decide::policy::MemoryBounds;
@@ -62,6 +68,8 @@ pub struct Decision {
     pub at_seconds: u64,
     /// Which.
     pub name: Name,
+    /// CPU that it used in the window that was just played, in cores; `None` where it did not work in it.
+    pub used_cores: Option<f64>,
     /// What, and why.
     pub record: DecisionRecord,
 }
@@ -128,7 +136,8 @@ pub fn replay(
                     pod: of.pod.clone(),
                     container: of.container.clone(),
                 };
-                Decision { at_seconds, name, record }
+                let used_cores = there.get(&name).and_then(|window| window.used_cores());
+                Decision { at_seconds, name, used_cores, record }
             }));
         }
     }
@@ -138,6 +147,49 @@ pub fn replay(
 /// Memory that a container is taken to request.
 fn requested_memory(memory: Memory) -> Bytes {
     Bytes(memory.peak_bytes.unwrap_or(0).max(memory.working_set_bytes)).max(MemoryBounds::LEAST)
+}
+
+/// What each container is called: `pod/container`, with its namespace before that where another has the same.
+pub fn series_names(decisions: &[Decision]) -> BTreeMap<&Name, String> {
+    let all: BTreeSet<&Name> = decisions.iter().map(|decision| &decision.name).collect();
+    let mut times: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    for Name { pod, container, .. } in &all {
+        *times.entry((pod, container)).or_default() += 1;
+    }
+    let called = |name: &Name| {
+        let Name { namespace, pod, container } = name;
+        match times[&(pod.as_str(), container.as_str())] {
+            1 => format!("{pod}/{container}"),
+            _ => format!("{namespace}/{pod}/{container}"),
+        }
+    };
+    all.iter().map(|name| (*name, called(name))).collect()
+}
+
+/// Judges what was decided about each container that worked at all, in the order of their names. Each begins with what it had.
+pub fn played(decisions: &[Decision]) -> Vec<Played> {
+    let mut of: BTreeMap<&Name, Vec<&Decision>> = BTreeMap::new();
+    for decision in decisions {
+        of.entry(&decision.name).or_default().push(decision);
+    }
+    let one = |(name, label): (&Name, String)| {
+        let first_request = of[name].first()?.record.current.cpu();
+        let (mut samples, mut allocated, mut current) = (Vec::new(), Vec::new(), first_request);
+        for Decision { used_cores, record, .. } in &of[name] {
+            if let Some(cores) = *used_cores {
+                samples.push((record.at, cores));
+                allocated.push(current);
+            }
+            current = record.result.cpu();
+        }
+        if samples.is_empty() {
+            return None;
+        }
+        let trace = Trace { name: label, samples };
+        let terms = Terms::of_recording(&trace, first_request);
+        Some(Played { run: Run::of(&trace, terms, allocated), trace, terms })
+    };
+    series_names(decisions).into_iter().filter_map(one).collect()
 }
 
 /// What was decided about one container most of the time.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::score::{Score, is_judged};
+use super::score::{Score, Terms};
 use super::trace::Trace;
 
 /// A series that uses less on average says more about rounding than about sizing.
@@ -31,10 +31,10 @@ pub struct Series {
 
 impl Series {
     /// The figures of a trace.
-    pub fn new(trace: &Trace, policy: Score, baseline: Option<Score>) -> Self {
+    pub fn new(trace: &Trace, terms: Terms, policy: Score, baseline: Option<Score>) -> Self {
         let cores = || trace.samples.iter().map(|sample| sample.1);
         let mean = cores().sum::<f64>() / trace.samples.len() as f64;
-        let why_excluded = if !is_judged(trace) {
+        let why_excluded = if !terms.judges(trace) {
             Some("it ends within its first day, which is not judged")
         } else if mean < SMALLEST_MEAN_CORES {
             Some("it hardly uses anything")
@@ -125,7 +125,8 @@ mod tests {
     fn series(name: &str, cores: f64, slack: f64) -> Series {
         let samples = (1..=2).map(|day| (Timestamp(86_400 * day), cores)).collect();
         let score = |slack| Score { slack, under: 0.01, unmet: 0.005, changes_per_day: 24.0 };
-        Series::new(&Trace { name: name.into(), samples }, score(slack), Some(score(2.0 * slack)))
+        let trace = Trace { name: name.into(), samples };
+        Series::new(&trace, Terms::of_trace(&trace), score(slack), Some(score(2.0 * slack)))
     }
 
     #[test]
@@ -149,7 +150,7 @@ mod tests {
     fn a_trace_that_ends_before_it_is_judged_is_not_perfect() {
         let samples = vec![(Timestamp(0), 1.0), (Timestamp(86_399), 1.0)];
         let trace = Trace { name: "short".into(), samples };
-        let report = Report::new(vec![Series::new(&trace, Score::default(), None)]);
+        let report = Report::new(vec![Series::new(&trace, Terms::of_trace(&trace), Score::default(), None)]);
         assert!(report.series[0].excluded);
         assert_eq!(report.total, None);
         assert!(report.to_string().contains("(excluded: it ends within its first day"), "{report}");

@@ -7,7 +7,41 @@ use super::trace::Trace;
 use crate::decide::units::{MilliCpu, Timestamp};
 
 /// Nothing is judged in the first so many seconds of a trace: everybody may learn from them.
-pub const WARM_UP_SECONDS: u64 = 86_400;
+const WARM_UP_SECONDS: u64 = 86_400;
+
+/// What everybody who sizes a series has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its first allocation.
+    pub first_request: MilliCpu,
+    /// From when on its samples are judged.
+    pub judged_from: Timestamp,
+}
+
+impl Terms {
+    /// A trace says nothing of its container's request: it begins with twice its first sample, somebody's guess. Its first
+    /// day is not judged.
+    pub fn of_trace(trace: &Trace) -> Self {
+        let (start, cores) = trace.samples.first().copied().unwrap_or_default();
+        Self {
+            first_request: MilliCpu::ceil_cores(2.0 * cores),
+            judged_from: start.plus_seconds(WARM_UP_SECONDS),
+        }
+    }
+
+    /// A container of a recording has a request. What ends within its first day is judged from its beginning, where there
+    /// is most to learn; of the others the first day is not judged.
+    pub fn of_recording(trace: &Trace, first_request: MilliCpu) -> Self {
+        let later = Self { first_request, ..Self::of_trace(trace) };
+        let start = trace.samples.first().map_or(Timestamp::default(), |first| first.0);
+        if later.judges(trace) { later } else { Self { judged_from: start, ..later } }
+    }
+
+    /// Whether a series goes on for long enough that any sample is judged.
+    pub fn judges(self, trace: &Trace) -> bool {
+        trace.samples.last().is_some_and(|last| last.0 >= self.judged_from)
+    }
+}
 
 /// What an allocation cost. Shares of 0..=1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -46,37 +80,34 @@ pub struct Run {
 
 impl Run {
     /// Of what was in force at each sample.
-    pub fn of(trace: &Trace, allocated: Vec<MilliCpu>) -> Self {
-        let score = score(trace, &allocated);
+    pub fn of(trace: &Trace, terms: Terms, allocated: Vec<MilliCpu>) -> Self {
+        let score = score(trace, terms.judged_from, &allocated);
         Self { allocated, score }
     }
 }
 
-/// The first allocation is twice the first sample: somebody's guess, which everybody starts from.
-pub fn first_request(trace: &Trace) -> MilliCpu {
-    trace.samples.first().map_or(MilliCpu::ZERO, |first| MilliCpu::ceil_cores(2.0 * first.1))
+/// What a container used, and what it was given.
+pub struct Played {
+    /// Its use.
+    pub trace: Trace,
+    /// What everybody has in common.
+    pub terms: Terms,
+    /// What we allocated.
+    pub run: Run,
 }
 
 /// Replays a trace through another method.
-pub fn replay(trace: &Trace, sizer: &mut dyn Sizer) -> Run {
-    let mut current = first_request(trace);
+pub fn replay(trace: &Trace, terms: Terms, sizer: &mut dyn Sizer) -> Run {
+    let mut current = terms.first_request;
     let mut allocated = Vec::with_capacity(trace.samples.len());
     for &(at, cores) in &trace.samples {
         allocated.push(current);
         current = sizer.next(at, cores, current);
     }
-    Run::of(trace, allocated)
+    Run::of(trace, terms, allocated)
 }
 
-/// Whether a trace goes on for long enough that any sample is judged.
-pub fn is_judged(trace: &Trace) -> bool {
-    let ends = [trace.samples.first(), trace.samples.last()];
-    matches!(ends, [Some(first), Some(last)] if last.0 >= first.0.plus_seconds(WARM_UP_SECONDS))
-}
-
-fn score(trace: &Trace, allocated: &[MilliCpu]) -> Score {
-    let start = trace.samples.first().map_or(Timestamp::default(), |first| first.0);
-    let judged_from = start.plus_seconds(WARM_UP_SECONDS);
+fn score(trace: &Trace, judged_from: Timestamp, allocated: &[MilliCpu]) -> Score {
     let (mut slack, mut sum, mut under, mut unmet, mut used) = (0.0, 0.0, 0u32, 0.0, 0.0);
     let (mut samples, mut changes, mut before, mut last) = (0u32, 0u32, None, judged_from);
     for (&(at, cores), &allocated) in trace.samples.iter().zip(allocated) {
@@ -118,7 +149,7 @@ mod tests {
         // The first two samples are the first day and do not count.
         let trace = trace(&[9.0, 9.0, 1.0, 3.0, 2.0]);
         let allocated = [100, 100, 2_000, 2_000, 2_500].map(MilliCpu);
-        let score = score(&trace, &allocated);
+        let score = score(&trace, Terms::of_trace(&trace).judged_from, &allocated);
         // Slack: 1 + 0 + 0.5 of 6.5; under: one of three; unmet: 1 of 6; changes: on the first and the third that
         // count, within a day.
         assert_eq!(score.slack, 1.5 / 6.5);
@@ -129,7 +160,24 @@ mod tests {
 
     #[test]
     fn a_trace_of_less_than_a_day_has_nothing_to_judge() {
-        assert_eq!(score(&trace(&[1.0]), &[MilliCpu(1)]), Score::default());
+        let trace = trace(&[1.0]);
+        let terms = Terms::of_trace(&trace);
+        assert!(!terms.judges(&trace));
+        assert_eq!(Run::of(&trace, terms, vec![MilliCpu(1)]).score, Score::default());
+    }
+
+    #[test]
+    fn what_was_recorded_for_less_than_a_day_is_judged_from_its_beginning() {
+        let short = trace(&[1.0, 3.0]);
+        let terms = Terms::of_recording(&short, MilliCpu(2_000));
+        assert!(terms.judges(&short));
+        // Slack: 1 + 0 of 4; under: one of two; unmet: 1 of 4; no change in half a day.
+        let run = Run::of(&short, terms, vec![MilliCpu(2_000); 2]);
+        assert_eq!(run.score, Score { slack: 0.25, under: 0.5, unmet: 0.25, changes_per_day: 0.0 });
+        assert_eq!(replay(&short, terms, &mut Follow).allocated, [2_000, 1_000].map(MilliCpu));
+        let long = trace(&[1.0, 3.0, 1.0]);
+        let terms = Terms::of_recording(&long, MilliCpu(2_000));
+        assert_eq!(terms, Terms { first_request: MilliCpu(2_000), ..Terms::of_trace(&long) });
     }
 
     /// Allocates what was just used.
@@ -143,7 +191,8 @@ mod tests {
 
     #[test]
     fn an_allocation_is_judged_by_samples_that_came_after_it() {
-        let run = replay(&trace(&[1.0, 2.0, 3.0, 4.0]), &mut Follow);
+        let trace = trace(&[1.0, 2.0, 3.0, 4.0]);
+        let run = replay(&trace, Terms::of_trace(&trace), &mut Follow);
         assert_eq!(run.allocated, [2_000, 1_000, 2_000, 3_000].map(MilliCpu));
         assert_eq!(run.score.under, 1.0);
     }

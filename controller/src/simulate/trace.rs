@@ -1,4 +1,4 @@
-//! Traces: CSV files `ts,value`, seconds since the epoch and cores.
+//! Traces of use: those of CSV files `ts,value`, seconds since the epoch and cores.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::decide::units::Timestamp;
 /// Use of one container over time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// Name of its file without the ending.
+    /// Name of its file without the ending; of a recording's container `pod/container`.
     pub name: String,
     /// When, and how much CPU was used until then, in cores. At least one, in the order of time.
     pub samples: Vec<(Timestamp, f64)>,

@@ -5,7 +5,7 @@
 //! policy acts on it whatever it selects.
 
 use super::one_node::{Name, OneNode};
-use super::score::{Run, first_request};
+use super::score::{Run, Terms};
 use super::trace::Trace;
 use crate::decide::check::Unsafe;
 use crate::decide::observation::Reading;
@@ -35,7 +35,7 @@ impl Traced {
         };
         let [namespace, pod, container] = ["default", &trace.name, "main"].map(str::to_owned);
         let sizes = Sizes {
-            cpu_request: Some(first_request(trace)),
+            cpu_request: Some(Terms::of_trace(trace).first_request),
             memory_request: Some(MemoryBounds::LEAST),
             ..Sizes::default()
         };
@@ -68,7 +68,7 @@ pub fn replay(trace: &Trace, policy: PolicyObject) -> Result<Run, Unsafe> {
         allocated.push(traced.sizes.cpu());
         traced.decide(until, cores)?;
     }
-    Ok(Run::of(trace, allocated))
+    Ok(Run::of(trace, Terms::of_trace(trace), allocated))
 }
 
 /// The last decision up to a moment; `None` where the trace begins later.

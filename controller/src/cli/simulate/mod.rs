@@ -2,6 +2,7 @@
 
 mod cluster;
 mod explain;
+mod figures;
 mod policy;
 mod recording;
 mod service;

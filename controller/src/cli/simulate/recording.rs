@@ -1,6 +1,5 @@
-//! `loadline simulate --recording`: what would have been decided about what a sampler recorded.
+//! `loadline simulate --recording`: what would have been decided about what a sampler recorded, and what that would have cost.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -8,16 +7,24 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::explain::Moment;
+use super::figures::Figures;
 use super::{policy, show};
 use crate::decide::units::MilliCpu;
-use crate::simulate::recorded::{Decision, Usual, replay, usual};
+use crate::simulate::recorded::{Decision, Usual, played, replay, series_names, usual};
 
-/// Prints what was decided about each container most of the time, or about one at one moment.
+/// What the figures are of.
+const HEADING: &str = "\
+What was decided after each window, against what was used in the next (of a day or more: after the first day).
+Use is as recorded: what held a container back holds it back here, whatever it is given.
+";
+
+/// Prints what was decided about each container most of the time and the figures of it, or the decision about one at one moment.
 pub fn run(
     recording: &Path,
     policy: Option<&Path>,
     request: MilliCpu,
     explain: Option<&Moment>,
+    figures: &Figures,
 ) -> anyhow::Result<()> {
     let policy = policy::read_or(policy, policy::APPLY)?;
     let file = File::open(recording).with_context(|| format!("cannot read {}", recording.display()))?;
@@ -25,25 +32,24 @@ pub fn run(
         replay(BufReader::new(file), policy, request).with_context(|| recording.display().to_string())?;
     match explain {
         Some(moment) => {
-            let full = |decision: &Decision| format!("{}/{}", decision.name.pod, decision.name.container);
+            let names = series_names(&decisions);
             let named = |decision: &&Decision| {
-                decision.name.container == moment.series || full(decision) == moment.series
+                decision.name.container == moment.series || names[&decision.name] == moment.series
             };
             let at = |decision: &&Decision| decision.at_seconds <= moment.at;
             let found = decisions.iter().filter(named).rfind(at);
             let found = found.with_context(|| {
-                let names: BTreeSet<String> = decisions.iter().map(full).collect();
-                let names: Vec<String> = names.into_iter().collect();
+                let names: Vec<&str> = names.values().map(String::as_str).collect();
                 format!("--explain: nothing was decided about {moment}; there are: {}", names.join(", "))
             })?;
-            show(format_args!("{}\n", found.record))?;
+            show(format_args!("{}\n", found.record))
         }
         None => {
             let told = |usual: Usual<'_>| {
                 format!("{}\n  so in     {} of {} decisions\n\n", usual.last.record, usual.times, usual.of)
             };
-            show(usual(&decisions).into_iter().map(told).collect::<String>())?;
+            let told: String = usual(&decisions).into_iter().map(told).collect();
+            figures.tell(format_args!("{told}{HEADING}"), played(&decisions).into_iter().map(Ok))
         }
     }
-    Ok(())
 }

@@ -3,17 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::explain::Moment;
-use super::{Output, policy, progress, show, write};
+use super::figures::Figures;
+use super::{policy, progress, show};
 use crate::decide::scope::PolicyObject;
 use crate::decide::units::{MilliCpu, Timestamp};
-use crate::simulate::Sizer;
-use crate::simulate::baseline::{Static, Vpa, Window};
-use crate::simulate::plot::{Panel, plot};
-use crate::simulate::report::{Report, Series};
-use crate::simulate::score::{self, Run};
+use crate::simulate::score::{Played, Terms};
 use crate::simulate::trace::{Trace, name_of};
 use crate::simulate::traced::{decision, replay};
 
@@ -21,15 +18,14 @@ use crate::simulate::traced::{decision, replay};
 #[derive(Args)]
 #[group(skip)]
 pub struct Arguments {
-    /// Traces: CSV files with lines `ts,value` (seconds since the epoch, cores), one container each.
+    /// Traces: CSV files with lines `ts,value` (seconds since the epoch, cores), one container each. The first day is not
+    /// judged.
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "recording")]
     trace: Vec<PathBuf>,
-    /// Another method to set beside ours.
-    #[arg(long, value_enum)]
-    baseline: Option<Baseline>,
-    /// A sampler's recording: what would have been decided about each of its containers. One of less than a day is played
-    /// slowly, since histories take hours.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "baseline", "json", "plot"])]
+    /// A sampler's recording: what would have been decided about each of its containers, and the figures of that. One of
+    /// less than a day is played slowly, since histories take hours. Nothing is applied: each request decided is judged
+    /// against the recorded use of the next window. The first day (as played) is not judged, except of containers that end within it.
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
     recording: Option<PathBuf>,
     /// What a container without a CPU limit is taken to request: recordings do not say it.
     #[arg(long, value_name = "CPU", default_value = "500m", requires = "recording")]
@@ -42,64 +38,28 @@ pub struct Arguments {
     #[arg(long, value_name = "SERIES@SECONDS", conflicts_with_all = ["baseline", "json", "plot"])]
     explain: Option<Moment>,
     #[command(flatten)]
-    output: Output,
-}
-
-/// The methods that others use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Baseline {
-    /// The Vertical Pod Autoscaler's recommender and its updater's gate.
-    Vpa,
-    /// The 90th percentile of the last 24 hours × 1.2, looked at every hour.
-    Window,
-    /// The request that it began with.
-    Static,
-}
-
-impl Baseline {
-    fn sizer(self) -> Box<dyn Sizer> {
-        match self {
-            Self::Vpa => Box::new(Vpa::new()),
-            Self::Window => Box::new(Window::default()),
-            Self::Static => Box::new(Static),
-        }
-    }
+    figures: Figures,
 }
 
 /// Replays every trace, prints the figures and writes what was asked for.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { recording, request, explain, .. } = arguments;
+    let Arguments { recording, request, explain, figures, .. } = arguments;
     let given = arguments.policy.as_deref();
     if let Some(recording) = recording {
-        return super::recording::run(recording, given, *request, explain.as_ref());
+        return super::recording::run(recording, given, *request, explain.as_ref(), figures);
     }
     let (policy, note) = policy::acting(given, policy::APPLY)?;
     let named = named(&arguments.trace);
     if let Some(moment) = explain {
         return one_decision(&named, moment, policy);
     }
-    let mut series = Vec::with_capacity(named.len());
-    let mut panels = Vec::new();
-    for (index, (name, path)) in named.iter().enumerate() {
+    let played = named.iter().enumerate().map(|(index, (name, path))| {
         progress(&format!("{} of {}: {}", index + 1, named.len(), path.display()));
         let trace = Trace { name: name.clone(), ..Trace::read(path)? };
-        let ours = replay(&trace, policy.clone()).context("a plan was not safe")?;
-        let baseline = arguments.baseline.map(|baseline| score::replay(&trace, &mut *baseline.sizer()));
-        series.push(Series::new(&trace, ours.score, baseline.as_ref().map(|run| run.score)));
-        if arguments.output.plot.is_some() {
-            let lines =
-                [Some(&ours), baseline.as_ref()].map(|run| run.map(|run: &Run| run.allocated.as_slice()));
-            panels.push(Panel::new(&trace, lines));
-        }
-    }
-    progress("");
-    let report = Report::new(series);
-    show(format_args!("{note}{report}"))?;
-    arguments.output.write_json(&report)?;
-    if let Some(path) = &arguments.output.plot {
-        write(path, &plot(&panels)?)?;
-    }
-    Ok(())
+        let run = replay(&trace, policy.clone()).context("a plan was not safe")?;
+        Ok(Played { terms: Terms::of_trace(&trace), trace, run })
+    });
+    figures.tell(note, played)
 }
 
 /// Each trace and what it is called: its file without folder and ending, as far as that tells it from the others.
