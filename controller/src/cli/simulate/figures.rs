@@ -15,7 +15,8 @@ use crate::simulate::score::{self, Played};
 #[derive(Args)]
 #[group(skip)]
 pub struct Figures {
-    /// Another method to set beside ours. It begins with the same request.
+    /// Another method to set beside ours. It begins with the same request, and sizes each container as if it were alone on
+    /// its node; ours shares a node out among the containers of a recording.
     #[arg(long, value_enum)]
     baseline: Option<Baseline>,
     #[command(flatten)]
