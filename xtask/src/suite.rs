@@ -7,7 +7,8 @@
 //! with nothing beside them ([`Outcome::settled`]): once where the test judges how the machine shared out its time ([`TIMED`]),
 //! and [`IN_A_ROW`] times where what it judges must be exact, because a count that is wrong one time in three is wrong. One
 //! that fails in any of them has failed; one that passes each is called unsteady, loudly and with its first failure, and
-//! counts as passed.
+//! counts as passed. One that found no end ([`Failure::hung`]) has failed: a hang that comes and goes is not the host's, and
+//! several more would last for most of an hour.
 
 use std::{
     fmt,
@@ -30,15 +31,9 @@ const FEW: usize = 3;
 /// How often what must be exact has to pass after it failed. What is wrong one time in three passes them one time in eight.
 const IN_A_ROW: usize = 5;
 /// How the names of tests begin whose judgement depends on how the host shares out its time: which causes made somebody
-/// wait and what share each has, what would have been used meanwhile, and whether a daemon keeps up.
-const TIMED: [&str; 6] = [
-    "attribution::",
-    "cause::",
-    "demand::",
-    "daemon::five_hundred",
-    "life::a_limit_is_the_cause_of_its_wait",
-    demo_test::TIMED,
-];
+/// wait and what share each has, and what would have been used meanwhile.
+const TIMED: [&str; 5] =
+    ["attribution::", "cause::", "demand::", "life::a_limit_is_the_cause_of_its_wait", demo_test::TIMED];
 
 /// Listens to a suite, and says each of its lines with its name before it.
 pub struct Listener {
@@ -62,6 +57,12 @@ impl Failure {
     fn begin(line: &str) -> Option<Self> {
         let (test, _) = line.strip_prefix("test ")?.split_once(" ... FAILED")?;
         Some(Self { test: test.to_owned(), lines: Vec::new() })
+    }
+
+    /// Whether the test was ended because it had no end of its own, which `tests` says so.
+    fn hung(&self) -> bool {
+        let why = self.lines.first().and_then(|line| line.split_once("): "));
+        why.is_some_and(|(_, why)| why.starts_with("no end after "))
     }
 }
 
@@ -164,10 +165,10 @@ impl Outcome {
         }
     }
 
-    /// What is worth another run, each test as often as it has to pass: what failed, where that is little, and nothing else
-    /// went wrong.
+    /// What is worth another run, each test as often as it has to pass: what failed, where that is little, none of it
+    /// hung, and nothing else went wrong.
     fn worth_another_run(&self) -> Vec<String> {
-        if self.trouble.is_some() || self.failures.len() > FEW {
+        if self.trouble.is_some() || self.failures.len() > FEW || self.failures.iter().any(Failure::hung) {
             return Vec::new();
         }
         let again = |failure: &Failure| {
@@ -215,7 +216,7 @@ pub fn conclude(outcomes: &[Outcome], filtered: bool) -> bool {
         }
     }
     let mut good = true;
-    for Outcome { name, summary, trouble, .. } in outcomes {
+    for Outcome { name, summary, unsteady, trouble, .. } in outcomes {
         let nothing =
             (summary.passed + summary.failed == 0 && !filtered).then(|| "no test was run".to_owned());
         // As one failure, so that who counts the lines sees it.
@@ -227,9 +228,15 @@ pub fn conclude(outcomes: &[Outcome], filtered: bool) -> bool {
             None => *summary,
         };
         good &= summary.failed == 0;
-        println!("{name}: {summary}");
+        counts(name, summary, unsteady.len()).for_each(|line| println!("{line}"));
     }
     good
+}
+
+/// The lines of a suite that say how much of it passed, failed, and passed only when it was run again.
+fn counts(name: &str, summary: Summary, unsteady: usize) -> impl Iterator<Item = String> {
+    let unsteady = (unsteady > 0).then(|| format!("{name}: {unsteady} unsteady"));
+    iter::once(format!("{name}: {summary}")).chain(unsteady)
 }
 
 /// The counts of one run.
@@ -313,9 +320,15 @@ mod tests {
 
     #[test]
     fn what_must_be_exact_has_to_pass_each_of_several_runs() {
-        for exact in
-            ["runq::fork", "slot::exhausted", "window::of_a_cgroup", "throttle::x", "kernel::x", "because::x"]
-        {
+        for exact in [
+            "runq::fork",
+            "slot::exhausted",
+            "window::of_a_cgroup",
+            "throttle::x",
+            "kernel::x",
+            "daemon::five_hundred",
+            "because::x",
+        ] {
             let said = format!("test {exact} ... FAILED (1 s): here\n0 passed, 1 failed\n");
             for (passed, failed, good) in [(5, 0, true), (4, 1, false), (4, 0, false), (1, 0, false)] {
                 let settled = outcome(&said, 1).settled(|runs| {
@@ -334,6 +347,25 @@ mod tests {
         assert!(outcome(&format!("{many}0 passed, 4 failed\n"), 1).worth_another_run().is_empty());
         assert!(outcome("test cause::b ... FAILED (1 s): here\n", 1).worth_another_run().is_empty());
         assert!(outcome("test b ... ok (1 s)\n1 passed, 0 failed\n", 0).worth_another_run().is_empty());
+    }
+
+    #[test]
+    fn what_hung_is_not_run_again_nor_what_failed_beside_it() {
+        let hung = "test runq::a ... FAILED (60.0 s): no end after 60 s\n";
+        assert!(outcome(&format!("{hung}0 passed, 1 failed\n"), 1).worth_another_run().is_empty());
+        let beside = "test cause::b ... FAILED (1 s): here\n";
+        assert!(outcome(&format!("{hung}{beside}0 passed, 2 failed\n"), 1).worth_another_run().is_empty());
+        let other = "test runq::a ... FAILED (1 s): it said: no end after 60 s\n";
+        assert_eq!(outcome(&format!("{other}0 passed, 1 failed\n"), 1).worth_another_run().len(), IN_A_ROW);
+    }
+
+    #[test]
+    fn unsteady_tests_are_counted_in_a_line_of_their_own() {
+        let summary = Summary { passed: 2, failed: 0 };
+        assert_eq!(counts("suite", summary, 0).collect::<Vec<_>>(), ["suite: 2 passed, 0 failed"]);
+        let settled = outcome(ONE_FAILED, 1).settled(|_| outcome("1 passed, 0 failed\n", 0));
+        let lines: Vec<_> = counts(&settled.name, settled.summary, settled.unsteady.len()).collect();
+        assert_eq!(lines, ["suite: 2 passed, 0 failed", "suite: 1 unsteady"]);
     }
 
     #[test]
