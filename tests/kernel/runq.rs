@@ -26,7 +26,7 @@ crate::tests![
     killed_while_queued,
     moved_to_another_cgroup_while_queued,
     queued_before_the_programs_were_attached,
-    pid_reuse,
+    pid_reuse within 120 s,
     two_pids_on_one_baseline_entry,
     fork,
     idle_task,
