@@ -155,8 +155,8 @@ pub struct Live {
     /// The cgroup controller whose groups are counted apart [default: the one that is enabled for all containers]
     #[arg(long, env = "LOADLINE_KEY", value_enum, value_name = "CONTROLLER")]
     pub key: Option<KeyArgument>,
-    /// Cgroups that can be counted apart at one time, a power of two; each takes 1,536 bytes a CPU
-    /// [default: 1024, or 512 on more than 42 CPUs]
+    /// Cgroups that can be counted apart at one time, a power of two; each takes 1,536 bytes for every
+    /// possible CPU (/sys/devices/system/cpu/possible) [default: 1024, or 512 with more than 42 of them]
     #[arg(long, env = "LOADLINE_SLOTS", value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
 }

@@ -211,6 +211,9 @@ impl Live {
             host = %reader.surroundings(),
             cgroups = %reader.layout().version,
             key = reader.key().controller(),
+            cpus_possible = reader.programs().cpus.len(),
+            slots = reader.programs().slots.len(),
+            slots_mib = reader.programs().slots_mib(),
             switch_cost_ns = switch_cost.as_nanos() as u64,
             privileges_kept = %kept,
             "measuring"

@@ -213,6 +213,11 @@ struct Constants(Kernel);
 unsafe impl Pod for Constants {}
 
 impl Programs {
+    /// Kernel memory that the slots take on all possible CPUs, in MiB.
+    pub fn slots_mib(&self) -> usize {
+        (self.cpus.len() * self.slots.len() * BYTES_PER_CPU_AND_SLOT) >> 20
+    }
+
     /// What is known of threads, by pid, modulo its size. For the self-check and tests: it is mapped for as long as
     /// somebody looks, since its 4 MiB count as memory of this process, too, while it is.
     pub fn baselines(&self) -> Result<Mapped<Baseline>, LoadError> {
