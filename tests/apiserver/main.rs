@@ -4,7 +4,7 @@
 //! its own.
 //!
 //! ```text
-//! apiserver test [FILTER...]    runs the tests whose names contain a FILTER
+//! apiserver test [FILTER...]    runs each test as often as a FILTER fits: part of its name, or `=NAME`, the whole
 //! apiserver list                names them
 //! ```
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]

@@ -5,7 +5,7 @@
 //! (`cargo xtask test`), or as root on a host.
 //!
 //! ```text
-//! kernel test [FILTER...]    runs the tests whose names contain a FILTER
+//! kernel test [FILTER...]    runs each test as often as a FILTER fits: part of its name, or `=NAME`, the whole
 //! kernel list                names them
 //! ```
 #![allow(clippy::unwrap_used, reason = "these are tests: what cannot be is a failure with a backtrace")]

@@ -2,7 +2,7 @@
 //! the sampler says of them is held against what containerd and the kernel say.
 //!
 //! ```text
-//! runtime test [FILTER...]    runs the tests whose names contain a FILTER
+//! runtime test [FILTER...]    runs each test as often as a FILTER fits: part of its name, or `=NAME`, the whole
 //! ```
 //!
 //! Runs as init of a virtual machine (`cargo xtask test`), which has the runtime and an image.

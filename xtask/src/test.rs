@@ -1,5 +1,6 @@
-//! `test`: unit and property tests on the host, then in virtual machines the kernel tests on every kernel, and the tests
-//! with a real container runtime on one. All of them are run, whatever fails, and then told in a line each.
+//! `test`: on the host the unit and property tests, then those with real Prometheus servers and a real API server, and the fuzz
+//! targets; in virtual machines the kernel tests on every kernel, and those with real container runtimes on one; and the demo.
+//! All of them are run, whatever fails, and then told in a line each.
 
 use std::{
     collections::VecDeque,
@@ -214,7 +215,7 @@ fn job(series: Series, root: Initramfs, filter: Option<&str>) -> Job {
     Job { series, root, arguments, environment: Vec::new(), watched: false, limit: LIMIT }
 }
 
-/// Of a program of tests, to run those whose names contain one of these, or all.
+/// Of a program of tests, to run each as often as one of these fits (part of its name, or `=NAME`, the whole), or all once.
 fn arguments(filters: impl IntoIterator<Item = String>) -> Vec<String> {
     iter::once("test".to_owned()).chain(filters).collect()
 }
