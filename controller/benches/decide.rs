@@ -158,6 +158,7 @@ fn one_container() -> Vec<Row> {
             limit: None,
             qos: Qos::Burstable,
             started_with: request,
+            started_limit: None,
             signal: None,
             changes: Changes::default(),
             policy: &policy,

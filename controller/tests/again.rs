@@ -29,6 +29,8 @@ enum Said {
     Yes,
     Never,
     Later,
+    /// The node agrees and cannot do it.
+    Fails,
     /// By the API server: it is not let into the spec.
     Forbidden,
 }
@@ -51,6 +53,8 @@ struct World {
     measured: bool,
     /// By how many seconds the clock of who does is ahead.
     ahead: u64,
+    /// How many times a minute each container is read.
+    readings: u64,
     /// What was asked for, and when (minutes from the start).
     asked: Vec<(u64, ActionKind, Sizes)>,
 }
@@ -135,6 +139,7 @@ impl World {
             uses,
             measured: true,
             ahead: 0,
+            readings: 1,
             asked: Vec::new(),
         }
     }
@@ -149,13 +154,18 @@ impl World {
         pod.containers.get_mut("app").expect("its container")
     }
 
-    /// A minute goes by. Returns what was decided of each container.
+    /// A minute goes by, in which it is read so many times. Returns what was decided of each container.
     fn step(&mut self) -> Vec<DecisionRecord> {
         self.now = self.now.plus_seconds(60);
         let (until, (cores, memory)) = (self.now.plus_seconds(self.ahead), self.uses);
+        let before = |reading| Timestamp(until.0 - 60 / self.readings * reading);
+        let readings = (0..self.readings).rev().map(before);
+        let readings =
+            readings.map(|until| Reading::Usage { until, cores, memory: Some(Bytes(memory * MIB)) });
+        let readings: Vec<_> = readings.collect();
         for container in self.observation.pods.values_mut().flat_map(|pod| pod.containers.values_mut()) {
             if self.measured && matches!(container.status, ContainerStatus::Running { .. }) {
-                container.readings = vec![Reading::Usage { until, cores, memory: Some(Bytes(memory * MIB)) }];
+                container.readings = readings.clone();
             }
         }
         let Outcome { plan, records, state, .. } =
@@ -166,7 +176,8 @@ impl World {
         self.state = state;
         for pod in self.observation.pods.values_mut() {
             // What was forbidden is told once.
-            if pod.containers["app"].allocated == Some(pod.containers["app"].desired) {
+            let forbidden = matches!(pod.resize, ResizeState::Infeasible { .. });
+            if forbidden && pod.containers["app"].allocated == Some(pod.containers["app"].desired) {
                 pod.resize = ResizeState::Settled;
             }
         }
@@ -198,6 +209,10 @@ impl World {
                 }
                 Said::Never | Said::Forbidden => ResizeState::Infeasible { since: self.now },
                 Said::Later => ResizeState::Deferred { since: self.now },
+                Said::Fails => {
+                    container.allocated = Some(to);
+                    ResizeState::Failing { since: self.now }
+                }
             };
         }
         records
@@ -279,6 +294,21 @@ fn what_is_deferred_is_taken_back_and_asked_for_ever_more_rarely() {
     assert!((5..=8).contains(&asks.len()), "{asks:?}");
     // Each waits for five minutes, and keeps others from being scheduled for no longer.
     assert!(waited <= 6 * asks.len() as u64, "{waited} minutes in {asks:?}");
+}
+
+#[test]
+fn what_fails_is_taken_back_and_asked_for_again_as_soon_as_the_first_time() {
+    let has = Sizes { cpu_limit: Some(MilliCpu(500)), ..sizes(500, 256) };
+    let mut policy = policy();
+    policy.controlled_values = ControlledValues::RequestsAndLimits;
+    let fails = |has: &Sizes, to: &Sizes| if to.cpu() > has.cpu() { Said::Fails } else { Said::Yes };
+    let mut world = World::new(policy, has, (2.0, 200), fails);
+    world.steps(24 * 60);
+    let asks = world.asks(Resource::Cpu, &has);
+    let gaps: Vec<_> = asks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // Five minutes for the node to manage it, and ten until the next time.
+    assert!(gaps.iter().skip(1).all(|gap| (14..=17).contains(gap)), "{asks:?}");
+    assert!(asks.len() > 80, "{asks:?}");
 }
 
 #[test]
@@ -521,10 +551,11 @@ fn a_policy_that_changes_counts_in_the_next_pass() {
 
 #[test]
 fn what_it_should_have_is_found_anew_within_the_policys_interval_and_at_once_where_it_is_hurt() {
-    let minutes = |interval: u64, outgrown_at: Option<u64>| {
+    let minutes = |interval: u64, outgrown_at: Option<u64>, readings: u64| {
         let mut policy = policy();
         policy.history.interval = Seconds(interval);
         let mut world = World::new(policy, sizes(1_000, 256), (0.5, 100), |_, _| Said::Yes);
+        world.readings = readings;
         let mut found = Vec::new();
         for minute in 1..=6 * 60 {
             world.uses.0 = if outgrown_at.is_some_and(|at| minute >= at) { 3.0 } else { 0.5 };
@@ -536,9 +567,12 @@ fn what_it_should_have_is_found_anew_within_the_policys_interval_and_at_once_whe
         found.into_iter().map(|at| at.seconds_since(Timestamp(START)) / 60).collect::<Vec<_>>()
     };
     let longest = |at: &[u64]| at.windows(2).map(|pair| pair[1] - pair[0]).max().expect("two");
-    assert_eq!(longest(&minutes(60, None)), 5, "as slots end");
-    let hourly = minutes(3_600, None);
-    assert!(hourly.windows(2).skip(1).all(|pair| (55..=60).contains(&(pair[1] - pair[0]))), "{hourly:?}");
-    let outgrown = minutes(3_600, Some(200));
-    assert!(outgrown.contains(&200), "{outgrown:?}");
+    // Also where several readings are told at once, of which the first of a slot is not the last.
+    for readings in [1, 4] {
+        assert_eq!(longest(&minutes(60, None, readings)), 5, "as slots end");
+        let hourly = minutes(3_600, None, readings);
+        assert!(hourly.windows(2).skip(1).all(|pair| (55..=60).contains(&(pair[1] - pair[0]))), "{hourly:?}");
+        let outgrown = minutes(3_600, Some(200), readings);
+        assert!(outgrown.contains(&200), "{outgrown:?}");
+    }
 }

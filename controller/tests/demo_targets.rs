@@ -55,6 +55,7 @@ fn sized(window: &Window, cpus: u32, controlled_values: ControlledValues) -> Cpu
         limit: window.limits.cpu.map(|limit| MilliCpu::ceil_cores(limit.cores()).max(request)),
         qos: Qos::Burstable,
         started_with: request,
+        started_limit: None,
         signal: Some(&signal),
         changes: Changes::default(),
         policy: &policy,

@@ -22,8 +22,9 @@ pub struct Bounded {
     pub reason: Reason,
 }
 
-/// `minAllowed` and `maxAllowed`, of the requests. Limits of a Guaranteed pod are its requests.
-pub fn allowed(pod: &Pod, policy: &Policy, proposal: Sizes) -> Vec<Bounded> {
+/// `minAllowed` and `maxAllowed`, of the requests, and of limits that rise: one that was set above `maxAllowed` stays. Limits of a
+/// Guaranteed pod are its requests.
+pub fn allowed(pod: &Pod, policy: &Policy, current: Sizes, proposal: Sizes) -> Vec<Bounded> {
     let mut sizes = proposal;
     let mut bounded = Vec::new();
     let mut bound = |sizes: Sizes, reason| bounded.push(Bounded { sizes, reason });
@@ -41,6 +42,20 @@ pub fn allowed(pod: &Pod, policy: &Policy, proposal: Sizes) -> Vec<Bounded> {
             sizes.memory_request = Some(allowed);
             sizes = equal_limits(pod, sizes);
             bound(sizes, side(Resource::Memory, allowed > memory));
+        }
+    }
+    if let Some(limit) = sizes.cpu_limit {
+        let most = policy.cpu.max_allowed.max(current.cpu_limit.unwrap_or_default());
+        if limit > most {
+            sizes.cpu_limit = Some(most);
+            bound(sizes, Reason::MaxAllowed(Resource::Cpu));
+        }
+    }
+    if let Some(limit) = sizes.memory_limit {
+        let most = policy.memory.max_allowed.max(current.memory_limit.unwrap_or_default());
+        if limit > most {
+            sizes.memory_limit = Some(most);
+            bound(sizes, Reason::MaxAllowed(Resource::Memory));
         }
     }
     bounded

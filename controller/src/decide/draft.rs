@@ -101,7 +101,7 @@ impl Draft<'_> {
                 draft.mark(Step::Bounds, sizes, reason);
             }
         };
-        for bounded in bounds::allowed(pod, policy, self.sizes) {
+        for bounded in bounds::allowed(pod, policy, current, self.sizes) {
             take(self, bounded);
         }
         // Where it is not measured, what it should have is not known.

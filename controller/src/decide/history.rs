@@ -47,7 +47,7 @@ use super::units::Timestamp;
 /// What one container's history of CPU takes but for its histogram of use, which has 4 bytes for each bin of a day in which it
 /// was: 100 for one that is steady, 1,000 for one that varies twentyfold. That of memory takes some 300 in all.
 pub const FIXED_BYTES: usize = size_of::<History>() - size_of::<Usage>();
-const _: () = assert!(FIXED_BYTES <= 1_104 && size_of::<MemoryHistory>() <= 216);
+const _: () = assert!(FIXED_BYTES <= 1_216 && size_of::<MemoryHistory>() <= 216);
 
 /// The horizon, half an hour, for which use is called sustained.
 const SUSTAINED_HORIZON: usize = 1;
@@ -144,9 +144,9 @@ impl History {
         self.latest.map(|_| self.since)
     }
 
-    /// Whether the last sample was the first of its slot: forecasts were judged, and a new bet can be made.
-    pub fn ended_slot(&self) -> bool {
-        self.recent.begun()
+    /// Whether a slot has ended after this moment and before the last sample: forecasts were judged, and a new bet can be made.
+    pub fn ended_slot_since(&self, at: Timestamp) -> bool {
+        self.latest.is_some_and(|latest| recent::number(latest) > recent::number(at))
     }
 
     /// Bytes that it takes now.

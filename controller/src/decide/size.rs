@@ -6,7 +6,7 @@ use super::guards::Facts;
 use super::history::History;
 use super::history::recent::Slot;
 use super::observation::{Container, ContainerKind, ContainerStatus, Qos, Reading};
-use super::policy::{ControlledValues, Policy};
+use super::policy::{ControlledValues, HistorySettings, Policy};
 use super::reason::Reason;
 use super::record::{Mark, Step};
 use super::sizes::{Resource, Sizes};
@@ -77,6 +77,14 @@ pub struct Found {
     pub seasonal_skill: Option<i16>,
 }
 
+impl Found {
+    /// Whether a slot of the history by which it was found has ended since, the last one within the policy's interval.
+    pub fn is_outdated(&self, history: &History, settings: &HistorySettings, now: Timestamp) -> bool {
+        let is_last = now.seconds_since(self.at) + Slot::SECONDS > settings.interval.0;
+        history.ended_slot_since(self.at) && is_last
+    }
+}
+
 /// Memory as people write it: up to the next MiB.
 pub fn whole_mebibytes(memory: Bytes) -> Bytes {
     const MEBIBYTE: u64 = 1 << 20;
@@ -132,6 +140,7 @@ pub fn size(
         limit: base.cpu_limit,
         qos,
         started_with: state.started_with.cpu(),
+        started_limit: state.started_with.cpu_limit,
         signal: state.signal.as_ref().filter(|_| measured),
         changes: state.changes,
         policy,
@@ -208,8 +217,8 @@ fn note(marks: &mut Vec<Mark>, sizes: &mut Sizes, after: Sizes, reason: Reason, 
     *sizes = after;
 }
 
-/// Whether what was found has to be found anew: a slot of the history has ended, the last one within the policy's interval, or it
-/// is being hurt, or it is starting or has just started.
+/// Whether what was found has to be found anew: it is outdated, or the container is being hurt, or it is starting or has just
+/// started.
 fn is_due(
     found: &Found,
     container: &Container,
@@ -217,8 +226,7 @@ fn is_due(
     policy: &Policy,
     now: Timestamp,
 ) -> bool {
-    let is_last = now.seconds_since(found.at) + Slot::SECONDS > policy.history.interval.0;
-    state.history.ended_slot() && is_last
+    found.is_outdated(&state.history, &policy.history, now)
         || state.boosted_from.is_some()
         || is_starting(container, state, policy, now)
         || urgent(container, state, policy, now).any()
@@ -251,7 +259,7 @@ pub fn boosted_from(facts: &Facts<'_>, found: &Found, planned: Option<Sizes>) ->
 ///
 /// A container that is down gets its memory in place, too: it counts on its next start. Kubelets of 1.34 before the mend of
 /// kubernetes#138760 do not raise the pod's cgroup with it: there it is killed again, and what it is given is bounded by
-/// `maxAllowed` and the changes of an hour.
+/// `maxAllowed`, the changes of an hour, and what a container gets that is killed whatever it gets.
 pub fn is_sized_unmeasured(
     container: &Container,
     state: &ContainerState,

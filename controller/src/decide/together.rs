@@ -71,13 +71,13 @@ impl<'a> Together<'a> {
         }
         for group in groups.values_mut() {
             // Only where a slot of somebody's history has ended, or somebody is new, can that be otherwise.
-            let is_due = |of: &&ContainerState| of.history.ended_slot() || of.found.is_none();
+            let Some(settings) = group.settings else { continue };
+            let is_due = |of: &&ContainerState| {
+                of.found.as_ref().is_none_or(|found| found.is_outdated(&of.history, settings, now))
+            };
             let replicas = &group.replicas;
-            if replicas.len() < 2 || !replicas.iter().any(is_due) {
-                continue;
-            }
-            if let Some(settings) = group.settings {
-                let histories = group.replicas.iter().map(|of| &of.history);
+            if replicas.len() > 1 && replicas.iter().any(is_due) {
+                let histories = replicas.iter().map(|of| &of.history);
                 group.sized = group.sized.after(histories, now, settings).0;
             }
         }

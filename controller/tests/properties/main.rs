@@ -30,7 +30,7 @@ use controller::decide::observation::*;
 use controller::decide::pipeline::{Outcome, decide};
 use controller::decide::plan::{Action, ActionKind, Change, Plan};
 use controller::decide::policy::*;
-use controller::decide::reason::Reason;
+use controller::decide::reason::{Missing, Reason};
 use controller::decide::record::{ContainerRef, DecisionRecord, Step};
 use controller::decide::scope::{PolicyObject, Scopes, Selection, Subject, WorkloadKind};
 use controller::decide::sizes::{Direction, Resource, Sizes};
@@ -300,20 +300,45 @@ proptest! {
     }
 
     #[test]
-    fn p20_nodes_that_cannot_resize_are_an_outcome_and_no_error(mut cluster in cluster()) {
-        cluster.observation.nodes.values_mut().for_each(|node| node.resize = ResizeSupport::None);
+    fn p20_nodes_that_cannot_resize_are_an_outcome_and_no_error(mut cluster in cluster(), never: bool) {
+        let (resize, reason) = match never {
+            true => (ResizeSupport::NotLinux, Reason::NotLinux),
+            false => (ResizeSupport::None, Reason::ResizeUnsupported),
+        };
         cluster.observation.policies.iter_mut().for_each(|object| object.policy.resize.fallback = Fallback::None);
-        let outcome = decided(&cluster);
+        let decided_on = |cluster: &mut Cluster, resize| {
+            cluster.observation.nodes.values_mut().for_each(|node| node.resize = resize);
+            decided(cluster)
+        };
+        let able = decided_on(&mut cluster, ResizeSupport::Full);
+        let outcome = decided_on(&mut cluster, resize);
         prop_assert!(outcome.plan.actions.iter().all(|action| action.kind == ActionKind::Revert));
+        // Who would be resized if its node could is told that it cannot.
+        for action in able.plan.actions.iter().filter(|action| action.kind == ActionKind::Resize) {
+            for name in action.containers.keys() {
+                let of = |record: &&DecisionRecord| {
+                    record.container.uid == action.uid && record.container.container == *name
+                };
+                let record = outcome.records.iter().find(of).expect("each has a record");
+                prop_assert!(record.marks.iter().any(|mark| mark.reason == reason), "{record}");
+            }
+        }
     }
 
     #[test]
     fn p26_a_quotas_reason_says_how_much_is_missing(cluster in cluster()) {
         for record in decided(&cluster).records {
             for mark in &record.marks {
-                if let Reason::QuotaExceeded(_, missing) = &mark.reason {
-                    prop_assert!(!missing.to_string().starts_with("0 "), "{record}");
-                }
+                let Reason::QuotaExceeded(_, missing) = &mark.reason else { continue };
+                // Another quota may leave even less.
+                let taken = |asked: Option<u64>, granted: Option<u64>| asked.unwrap_or(0) - granted.unwrap_or(0);
+                let (resource, missing) = match missing {
+                    Missing::Cpu(cpu) => (Resource::Cpu, cpu.0),
+                    Missing::Memory(memory) => (Resource::Memory, memory.0),
+                };
+                let (asked, granted) = (mark.before.pair(resource), mark.after.pair(resource));
+                let most = taken(asked.0, granted.0).max(taken(asked.1, granted.1));
+                prop_assert!((1..=most).contains(&missing), "{record}");
             }
         }
     }

@@ -12,7 +12,8 @@
 //! * CPU and memory are refused apart: what was refused of one does not hold the other.
 //! * A refusal holds what goes as far from the same start, up or down, request or limit. It ends when less is asked for, by the
 //!   policy's hysteresis at least; when what it was about is otherwise: the node's allocatable, what the container has, or who
-//!   wrote it last; and after a back-off that doubles each time, from [`FIRST`] to [`LONGEST`].
+//!   wrote it last; and after a back-off that doubles each time, from [`FIRST`] to [`LONGEST`]. What a node agreed to and failed
+//!   to do may succeed the next time: it waits for [`FIRST`] each time.
 //! * What was deferred found no room for the time being. It is asked for again after [`FIRST`] already where others on the node have
 //!   given up as much as it was to get.
 
@@ -59,7 +60,7 @@ pub struct Refusal {
     pub others: Option<u64>,
     /// When it was.
     pub at: Timestamp,
-    /// How often it was in a row, from 1.
+    /// How often it was in a row, from 1; what failed is not counted.
     pub times: u32,
 }
 
@@ -107,6 +108,7 @@ impl Refused {
     pub fn note(&mut self, refused: &Ask<'_>, now: Timestamp) {
         let &Ask { place: Place { pod, node, held }, asked, has, at: asked_at } = refused;
         let deferred = matches!(pod.resize, ResizeState::Deferred { .. });
+        let failing = matches!(pod.resize, ResizeState::Failing { .. });
         // What was not let into the spec was asked for this container, as far as is known.
         let standing = pod.containers.values().filter_map(|of| Some((of.desired, under_way::agreed(of)?)));
         let asks: Vec<_> = standing.chain([(asked, has)]).collect();
@@ -119,7 +121,10 @@ impl Refused {
             if asked == instead || place.as_ref().is_some_and(is_noted) {
                 continue;
             }
-            let times = place.as_ref().map_or(1, |before| before.times.saturating_add(1));
+            let times = match place.as_ref() {
+                Some(before) if !failing => before.times.saturating_add(1),
+                _ => 1,
+            };
             let others = deferred.then(|| held.by_others(pod, resource));
             let allocatable = allocatable(node, resource);
             *place = Some(Refusal { asked, instead, allocatable, others, at: now, times });

@@ -1,72 +1,104 @@
 //! A histogram that forgets: what was counted a half-life ago counts half.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Counts by bin, each in two bytes. The bins' edges are the caller's.
+/// Counts by bin. The bins' edges are the caller's.
 ///
 /// Counts do not shrink continuously but in steps of 2^(-1/8), eight in a half-life ([`Decaying::age`]), so a
 /// weight is off by less than 9 %. All that is asked of it are shares, in which that mostly cancels out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decaying<const BINS: usize> {
-    #[serde(with = "as_sequence")]
-    counts: [u16; BINS],
+    counts: Counts<BINS>,
 }
 
 /// Steps in a half-life.
 pub const STEPS: u64 = 8;
 
-impl<const BINS: usize> Default for Decaying<BINS> {
-    fn default() -> Self {
-        Self { counts: [0; BINS] }
-    }
-}
-
 impl<const BINS: usize> Decaying<BINS> {
     /// Counts so much in a bin; a bin beyond the last one is the last.
     pub fn add(&mut self, bin: usize, weight: u16) {
-        if let Some(count) = self.counts.get_mut(bin.min(BINS - 1)) {
-            *count = count.saturating_add(weight);
+        let bin = bin.min(BINS - 1);
+        if let Counts::Few(counts) = &mut self.counts
+            && let Some(more) = counts[bin].checked_add(weight)
+        {
+            counts[bin] = more;
+            return;
         }
+        let mut counts = self.counts();
+        counts[bin] = counts[bin].saturating_add(weight.into());
+        self.counts = Counts::of(counts);
     }
 
     /// Lets so many eighths of a half-life pass.
     pub fn age(&mut self, steps: u32) {
         /// 2^(-1/8) in 1/65536.
-        const FACTOR: u32 = 60_097;
-        // After 16 half-lives nothing is left of any count.
-        for _ in 0..steps.min(16 * STEPS as u32) {
-            for count in &mut self.counts {
-                *count = ((u32::from(*count) * FACTOR) >> 16) as u16;
-            }
-        }
+        const FACTOR: u64 = 60_097;
+        // After 32 half-lives nothing is left of any count.
+        let steps = steps.min(32 * STEPS as u32);
+        let aged = |count| (0..steps).fold(count, |count, _| ((u64::from(count) * FACTOR) >> 16) as u32);
+        self.counts = Counts::of(self.counts().map(aged));
     }
 
     /// Everything that is counted.
-    pub fn total(&self) -> u32 {
-        self.counts.iter().map(|count| u32::from(*count)).sum()
+    pub fn total(&self) -> u64 {
+        self.counts().into_iter().map(u64::from).sum()
     }
 
     /// What is counted, by bin.
-    pub fn counts(&self) -> &[u16; BINS] {
-        &self.counts
-    }
-
-    /// The lowest bin such that at least this share of all is in it or below; `None` when empty.
-    pub fn bin_at(&self, q: f64) -> Option<usize> {
-        let total = self.total();
-        let wanted = (q.clamp(0.0, 1.0) * f64::from(total)).ceil().max(1.0) as u32;
-        let mut sum = 0;
-        self.counts.iter().position(|count| {
-            sum += u32::from(*count);
-            total > 0 && sum >= wanted
-        })
-    }
-
-    /// Adds what another one counted.
-    pub fn merge(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count = count.saturating_add(*more);
+    pub fn counts(&self) -> [u32; BINS] {
+        match &self.counts {
+            Counts::Few(counts) => counts.map(u32::from),
+            Counts::Many(counts) => **counts,
         }
+    }
+
+    /// Adds what another one counted: in whichever order several are added, the sum is the same.
+    pub fn merge(&mut self, other: &Self) {
+        let mut counts = self.counts();
+        for (count, more) in counts.iter_mut().zip(other.counts()) {
+            *count = count.saturating_add(more);
+        }
+        self.counts = Counts::of(counts);
+    }
+}
+
+/// In two bytes each, which is enough for one container's, or where that is not, in four: those of many that were merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Counts<const BINS: usize> {
+    Few([u16; BINS]),
+    /// At least one takes more than two bytes.
+    Many(Box<[u32; BINS]>),
+}
+
+impl<const BINS: usize> Counts<BINS> {
+    fn of(counts: [u32; BINS]) -> Self {
+        let mut few = [0; BINS];
+        for (few, count) in few.iter_mut().zip(counts) {
+            let Ok(count) = u16::try_from(count) else { return Self::Many(Box::new(counts)) };
+            *few = count;
+        }
+        Self::Few(few)
+    }
+}
+
+impl<const BINS: usize> Default for Counts<BINS> {
+    fn default() -> Self {
+        Self::Few([0; BINS])
+    }
+}
+
+impl<const BINS: usize> Serialize for Counts<BINS> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Few(counts) => as_sequence::serialize(counts, serializer),
+            Self::Many(counts) => as_sequence::serialize(&**counts, serializer),
+        }
+    }
+}
+
+impl<'de, const BINS: usize> Deserialize<'de> for Counts<BINS> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        as_sequence::deserialize(deserializer).map(Self::of)
     }
 }
 
@@ -107,23 +139,29 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_the_lowest_bin_that_has_enough_below() {
-        let mut histogram = Decaying::<4>::default();
-        assert_eq!(histogram.bin_at(0.5), None);
-        histogram.add(0, 50);
-        histogram.add(2, 49);
-        histogram.add(9, 1);
-        let at = [0.0, 0.5, 0.51, 0.99, 0.991, 1.0].map(|q| histogram.bin_at(q).unwrap());
-        assert_eq!(at, [0, 0, 2, 2, 3, 3]);
+    fn many_that_are_merged_count_as_one_that_counted_for_all() {
+        let mut one = Decaying::<3>::default();
+        (0..800).for_each(|_| one.add(0, 64));
+        (0..40).for_each(|_| one.add(9, 64));
+        let mut all = Decaying::default();
+        (0..5000).for_each(|_| all.merge(&one));
+        assert_eq!(all.counts(), one.counts().map(|count| 5000 * count));
+        let restored: Decaying<3> = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
+        assert_eq!(restored, all);
+        // Where two bytes are enough again, it is held as if they had always been.
+        all.age(20 * STEPS as u32);
+        let mut few = Decaying::default();
+        few.merge(&all);
+        assert_eq!((all.total() < 65_536, &all), (true, &few));
+        assert!(matches!(all.counts, Counts::Few(_)));
     }
 
     #[test]
     fn counts_stop_at_the_end_of_their_range() {
-        let mut histogram = Decaying::<2>::default();
-        histogram.add(0, u16::MAX);
+        let mut histogram = Decaying::<2> { counts: Counts::of([u32::MAX, 0]) };
         histogram.add(0, 1);
         let other = histogram.clone();
         histogram.merge(&other);
-        assert_eq!(histogram.total(), u32::from(u16::MAX));
+        assert_eq!(histogram.counts(), [u32::MAX, 0]);
     }
 }

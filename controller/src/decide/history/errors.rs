@@ -113,7 +113,7 @@ impl ForecastErrors {
 
     /// How many outcomes a forecaster has been judged by, the older the less they count.
     pub fn outcomes(&self, horizon: usize, forecaster: usize) -> f64 {
-        f64::from(self.ratios[horizon][forecaster].total()) / f64::from(WEIGHT)
+        self.ratios[horizon][forecaster].total() as f64 / f64::from(WEIGHT)
     }
 
     /// For each edge the probability that the largest use is above base × edge. Half an outcome above all, and half
@@ -121,7 +121,7 @@ impl ForecastErrors {
     pub fn exceedance(&self, horizon: usize, forecaster: usize) -> [f64; EDGES.len()] {
         let counts = self.ratios[horizon][forecaster].counts();
         let weight = f64::from(WEIGHT);
-        let total = f64::from(self.ratios[horizon][forecaster].total()) + weight;
+        let total = self.ratios[horizon][forecaster].total() as f64 + weight;
         let mut above = weight / 2.0;
         let mut exceedance = [0.0; EDGES.len()];
         for (edge, share) in exceedance.iter_mut().enumerate().rev() {

@@ -43,7 +43,7 @@ pub struct Recent {
 }
 
 /// The slot of a time, in 32 bits: they last for 40,000 years.
-fn number(at: Timestamp) -> u32 {
+pub(super) fn number(at: Timestamp) -> u32 {
     u32::try_from(at.0 / Slot::SECONDS).unwrap_or(u32::MAX)
 }
 
@@ -147,11 +147,6 @@ impl Recent {
     pub fn open(&self) -> Option<Slot> {
         let mean = f64::from(self.open_sum / f32::from(self.open_samples));
         (self.open_samples > 0).then(|| Slot { max: self.open_max.into(), mean })
-    }
-
-    /// Whether the slot under way has but its first sample.
-    pub(super) fn begun(&self) -> bool {
-        self.open_samples == 1
     }
 
     /// Takes the larger of each slot, once the slots of both have ended alike.

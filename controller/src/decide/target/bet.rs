@@ -47,7 +47,7 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Self { change_minutes: 20, breach_minutes: 11, unmet: 20, changes_per_day: 40 }
+        Self { change_minutes: 21, breach_minutes: 11, unmet: 20, changes_per_day: 40 }
     }
 }
 

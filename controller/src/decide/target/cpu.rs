@@ -3,7 +3,7 @@
 //! | step | what it does |
 //! |---|---|
 //! | use | the policy's percentile × (1 + margin), exactly; without a percentile the priced [`bet`](super::bet), or, where after a day no forecast could be judged, the 99th percentile |
-//! | cold start | with less than a day of history a percentile only raises (a bet sees to that itself) |
+//! | cold start | with less than a day of history it only raises |
 //! | objective | nobody keeps it waiting: no more than what it goes on using × (1 + margin). Missed: nothing shrinks, and what would help is raised, at once to the demand × (1 + margin). Met: it shrinks only after [`CALM`] with room |
 //! | limit | a request is never above the limit |
 //! | boost | while the container starts at least its first request × factor |
@@ -14,6 +14,7 @@
 //! * Without a signal (windows that say only what was used) the objective step does nothing, and no limit falls.
 //! * `request ≤ limit`.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use sampler_common::demand::Bottleneck;
@@ -55,6 +56,8 @@ pub struct CpuInputs<'a> {
     pub qos: Qos,
     /// The request that the container was started with.
     pub started_with: MilliCpu,
+    /// The limit that it was started with.
+    pub started_limit: Option<MilliCpu>,
     /// The last window; `None` for windows that say only what was used.
     pub signal: Option<&'a Signal>,
     /// How often its request has changed lately.
@@ -165,7 +168,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The CPU target. Worth asking for when a slot of the history has ended ([`History::ended_slot`]), when more is used than
+/// The CPU target. Worth asking for when a slot of the history has ended ([`History::ended_slot_since`]), when more is used than
 /// requested, and when the objective is missed.
 pub fn cpu(inputs: &CpuInputs<'_>) -> CpuTarget {
     let mut sizing = Sizing::new(inputs);
@@ -214,6 +217,10 @@ impl<'a> Sizing<'a> {
             Some(percentile) => self.by_percentile(percentile),
             None => self.by_bet(),
         }
+        let &CpuInputs { history, request, policy, .. } = self.inputs;
+        if self.request < request && history.age_seconds() < WARM_SECONDS.min(policy.history.window.0) {
+            self.step(Step::ColdStart, request, self.limit, Reason::Learning);
+        }
     }
 
     fn by_bet(&mut self) {
@@ -247,14 +254,11 @@ impl<'a> Sizing<'a> {
         };
         let target = self.with_margin(cores);
         let reason = match target.cmp(&request) {
-            std::cmp::Ordering::Greater => Reason::UsesMore,
-            std::cmp::Ordering::Equal => Reason::Holding,
-            std::cmp::Ordering::Less => Reason::UsesLess,
+            Ordering::Greater => Reason::UsesMore,
+            Ordering::Equal => Reason::Holding,
+            Ordering::Less => Reason::UsesLess,
         };
         self.step(Step::Use, target, self.limit, reason);
-        if target < request && history.age_seconds() < WARM_SECONDS.min(policy.history.window.0) {
-            self.step(Step::ColdStart, request, self.limit, Reason::Learning);
-        }
     }
 
     fn by_objective(&mut self) {
@@ -362,20 +366,30 @@ impl<'a> Sizing<'a> {
         }
     }
 
-    /// A limit that the policy controls keeps its proportion to a request that shrinks, as VPA does it, but stays above
-    /// everything that was used within the window.
+    /// A limit that the policy controls keeps its proportion to a request that shrinks, as VPA does it, and where the request
+    /// stays, goes back to that with which it was started, if it was raised since. But it stays above everything that was used
+    /// within the window.
     fn lower_limit(&mut self) {
-        let &CpuInputs { history, request, limit, policy, now, .. } = self.inputs;
+        let &CpuInputs { history, request, limit, started_with, started_limit, policy, now, .. } =
+            self.inputs;
         let controlled = policy.controlled_values == ControlledValues::RequestsAndLimits;
-        let (Some(limit), true) = (limit, controlled && self.request < request) else { return };
+        let (Some(limit), true) = (limit, controlled) else { return };
+        let (in_proportion, reason) = match self.request.cmp(&request) {
+            Ordering::Less => (limit.scale_up(self.request.0, request.0), self.reason),
+            Ordering::Equal if started_with > MilliCpu(0) => {
+                let started = started_limit.map(|started| started.scale_up(request.0, started_with.0));
+                (started.unwrap_or(limit), Reason::UsesLess)
+            }
+            _ => return,
+        };
         let used = history.percentile_at(now, 1.0, &policy.history).unwrap_or(f64::INFINITY);
         let lower = match self.is_guaranteed() {
             // Guaranteed: they stay equal.
             true => self.request,
-            false => limit.scale_up(self.request.0, request.0).max(self.with_margin(used)),
+            false => in_proportion.max(self.with_margin(used)).max(self.request),
         };
         if lower < limit {
-            self.step(Step::Objective, self.request, Some(lower.max(self.request)), self.reason);
+            self.step(Step::Objective, self.request, Some(lower), reason);
         }
     }
 

@@ -107,6 +107,7 @@ fn sized(window: &Window, limit: MilliCpu, policy: &Policy) -> CpuTarget {
         limit: Some(limit),
         qos: Qos::Burstable,
         started_with: limit,
+        started_limit: None,
         signal: Some(&signal),
         changes: Changes::default(),
         policy,

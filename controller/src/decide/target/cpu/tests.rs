@@ -28,6 +28,7 @@ fn inputs<'a>(history: &'a History, request: u64, policy: &'a Policy) -> CpuInpu
         limit: None,
         qos: Qos::Burstable,
         started_with: MilliCpu(request),
+        started_limit: None,
         signal: None,
         changes: Changes::default(),
         policy,
@@ -236,6 +237,38 @@ fn a_controlled_limit_falls_with_the_request_but_not_below_what_was_used() {
     for (controlled_values, signal) in [(both, None), (ControlledValues::RequestsOnly, Some(&calm))] {
         assert_eq!(limit(1_150, 10_000, controlled_values, signal), (575, None));
     }
+}
+
+#[test]
+fn a_controlled_limit_that_was_raised_goes_back_once_nothing_has_used_it_within_the_window() {
+    let calm = met(0.5);
+    let policy = Policy { controlled_values: ControlledValues::RequestsAndLimits, ..by_percentile(90) };
+    let limit = |bursts: fn(u64) -> f64, started_with, started_limit| {
+        let history = history(9 * 1440, bursts);
+        // P90 of half a core and the margin: the request stays.
+        let request = cpu(&inputs(&history, 1_000, &policy)).request;
+        let target = cpu(&CpuInputs {
+            started_with: MilliCpu(started_with),
+            started_limit,
+            limit: Some(MilliCpu(8_000)),
+            signal: Some(&calm),
+            ..inputs(&history, request.0, &policy)
+        });
+        assert_eq!(target.request, request);
+        (target.limit.map(|limit| limit.0), target.reason)
+    };
+    // A burst to three cores on the first of nine days, of which the window has eight; and one on the fifth.
+    let long_ago = |minute: u64| if minute == 60 { 3.0 } else { 0.5 };
+    let lately = |minute: u64| if minute == 5 * 1440 { 3.0 } else { 0.5 };
+    assert_eq!(limit(long_ago, 575, Some(MilliCpu(1_500))), (Some(1_500), Reason::UsesLess));
+    // In proportion to the request that it has now.
+    assert_eq!(limit(long_ago, 1_150, Some(MilliCpu(3_000))), (Some(1_500), Reason::UsesLess));
+    let (kept, _) = limit(lately, 575, Some(MilliCpu(1_500)));
+    assert!((3_450..3_770).contains(&kept.unwrap()), "{kept:?}");
+    // It was started with as much, or with none, or has more to begin with.
+    assert_eq!(limit(long_ago, 575, Some(MilliCpu(8_000))), (None, Reason::Holding));
+    assert_eq!(limit(long_ago, 575, None), (None, Reason::Holding));
+    assert_eq!(limit(long_ago, 0, Some(MilliCpu(1_500))), (None, Reason::Holding));
 }
 
 #[test]
