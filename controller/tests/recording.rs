@@ -116,9 +116,11 @@ fn under_the_default_policy_limits_stay_and_the_reason_says_so() {
     assert_eq!(throttled.result.cpu_limit, throttled.current.cpu_limit);
 }
 
-/// Slack, under, unmet and changes a day, judged from the beginning, of a container of which was read: when (s), what it
-/// had used until then, and what had been allocated to it (cores).
+/// Slack, under, unmet and changes a day, judged after its first day, or from the beginning if there is no more, of a container
+/// of which was read: when (s), what it had used until then, and what had been allocated to it (cores).
 fn figures(read: &[(u64, f64, f64)]) -> [f64; 4] {
+    let a_day = read.partition_point(|(at, ..)| *at < read[0].0 + 86_400);
+    let read = if a_day < read.len() { &read[a_day..] } else { read };
     let sum = |of: fn(f64, f64) -> f64| read.iter().map(|(_, used, has)| of(*used, *has)).sum::<f64>();
     let changes = read.windows(2).filter(|pair| pair[0].2 != pair[1].2).count() as f64;
     let seconds = (read[read.len() - 1].0 - read[0].0) as f64;

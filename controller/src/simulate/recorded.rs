@@ -8,8 +8,8 @@
 //! next. It leaves out that a container that gets more may use more, and the time in which it does not work.
 //!
 //! Sizes are decided by hours and days of history. A recording of less than [`LONG_ENOUGH_SECONDS`] is therefore played slowly: each of
-//! its windows comes again every minute, for [`SLOW_MINUTES`]. Days are then such days, also that of [`Terms::of_recording`]
-//! and those that changes are counted by.
+//! its windows comes again every five minutes, so often that all of it takes [`SLOW_SECONDS`]. Days are then such days, also that
+//! of [`Terms::of_recording`] and those that changes are counted by.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,9 +33,10 @@ use crate::decide::units::{Bytes, MilliCpu, Timestamp};
 
 /// A recording of a day is played as it was.
 const LONG_ENOUGH_SECONDS: u64 = 86_400;
-/// For so long each window of a shorter one comes again.
-const SLOW_MINUTES: u64 = 30;
-const MINUTE_SECONDS: u64 = 60;
+/// A shorter one is played for so long: on its first day nothing shrinks, and a container may be at work in a third of it only.
+const SLOW_SECONDS: u64 = 4 * LONG_ENOUGH_SECONDS;
+/// How far apart it is played that a window comes again.
+const SLOW_STEP_SECONDS: u64 = 300;
 const SECOND_NS: u64 = 1_000_000_000;
 /// A window of less says little, such as that between the end of one phase of a demo and the beginning of the next.
 const SHORTEST_NS: u64 = SECOND_NS / 2;
@@ -91,7 +92,9 @@ pub fn replay(
         (Some(first), Some(last)) => last.at_ns.saturating_sub(first.at_ns),
         _ => 0,
     };
-    let times = if length_ns / SECOND_NS < LONG_ENOUGH_SECONDS { SLOW_MINUTES } else { 1 };
+    let steps = snapshots.len().saturating_sub(1).max(1) as u64;
+    let slowly = (length_ns / SECOND_NS < LONG_ENOUGH_SECONDS)
+        .then_some((SLOW_SECONDS / SLOW_STEP_SECONDS).div_ceil(steps));
     let mut node = OneNode::new(header.cpus, MilliCpu(u64::from(header.cpus) * 1000), policy);
     let mut now = Timestamp(header.started_unix_ns / SECOND_NS);
     let mut decisions = Vec::new();
@@ -113,8 +116,8 @@ pub fn replay(
             })
             .collect();
         node.keep(&there.keys().cloned().collect::<BTreeSet<_>>());
-        for _ in 0..times {
-            let step_seconds = if times == 1 { windows.length_ns / SECOND_NS } else { MINUTE_SECONDS };
+        let step_seconds = slowly.map_or(windows.length_ns / SECOND_NS, |_| SLOW_STEP_SECONDS);
+        for _ in 0..slowly.unwrap_or(1) {
             now = now.plus_seconds(step_seconds.max(1));
             for (name, window) in &there {
                 let limit = window.limits.cpu.map(|limit| MilliCpu::ceil_cores(limit.cores()));
