@@ -14,6 +14,7 @@
 //! | 25, 26, 28 | metrics, events, missing permissions | runtime; that a quota's reason says what is missing is `p26` here |
 //! | 30 | metrics sources are configured | observer |
 //! | 32 | API calls do not grow with idle workloads | runtime; that a plan changes nothing in vain is `p32` here |
+//! | 12, 14 | by window, percentile and margin | `p12` and `p14` here, of policies that name a percentile; the default bets, on a week whatever the window is |
 //! | 36 | original resources are put back | `loadline restore`; that a deleted policy changes nothing is `p36` here |
 
 mod cluster;
