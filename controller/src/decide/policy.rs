@@ -69,7 +69,7 @@ pub enum Fallback {
     /// Nothing: it is skipped, with a warning.
     #[default]
     None,
-    /// The pod is evicted, where its disruption budget permits, and born anew.
+    /// The pod is evicted, where its disruption budget permits, and born anew; for its first 12 hours only for what it is short of.
     Recreate,
 }
 

@@ -181,6 +181,8 @@ pub enum Reason {
     EvictionPending(Seconds),
     /// Its pod would be evicted, and another one of its workload has just been; not for so long.
     RecreatedLately(Seconds),
+    /// Its pod would be evicted, has not lived for long, and is short of nothing; not for so long.
+    RecreatedEarly(Seconds),
     /// Its pod would be evicted, and the last one of its workload came back as it was; not for so long.
     RecreatedInVain(Seconds),
     /// Its pod would be evicted, and nobody would make it anew.
@@ -355,6 +357,10 @@ impl fmt::Display for Reason {
             Self::RecreatedLately(left) => write!(
                 f,
                 "changing it evicts its pod, and another one of its workload has just been: not for another {left}"
+            ),
+            Self::RecreatedEarly(left) => write!(
+                f,
+                "changing it evicts its pod, which has not lived for long and is short of nothing: not for another {left}"
             ),
             Self::RecreatedInVain(left) => write!(
                 f,

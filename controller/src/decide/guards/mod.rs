@@ -18,6 +18,7 @@
 //! | [`step`] | steps too large to be safe |
 //! | [`cooldown`] | a change right after another, unless it cannot wait |
 //! | [`rate`] | too many changes within the hour |
+//! | [`recreation`] | evicting a pod that has not lived for long, unless it cannot wait |
 
 mod autoscaler;
 mod cooldown;
@@ -27,6 +28,7 @@ mod memory_peak;
 mod pressure;
 mod rate;
 mod readiness;
+mod recreation;
 pub mod refused;
 mod step;
 pub mod support;
@@ -40,6 +42,7 @@ pub use memory_peak::memory_peak;
 pub use pressure::pressure;
 pub use rate::rate;
 pub use readiness::readiness;
+pub use recreation::recreation;
 pub use refused::refused;
 pub use step::step;
 pub use support::support;
@@ -129,7 +132,7 @@ pub type Guard = fn(&Facts<'_>, Sizes) -> Ruling;
 
 /// All of them, in order: what forbids before what delays, and last what counts. What is worth a change is told before a step is
 /// shortened: steps smaller than the hysteresis get there, too.
-pub const ALL: [Guard; 12] = [
+pub const ALL: [Guard; 13] = [
     under_way,
     refused,
     support,
@@ -142,6 +145,7 @@ pub const ALL: [Guard; 12] = [
     step,
     cooldown,
     rate,
+    recreation,
 ];
 
 /// What all guards together leave of a proposal.
