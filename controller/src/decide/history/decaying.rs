@@ -91,7 +91,7 @@ impl<const BINS: usize> Serialize for Counts<BINS> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Few(counts) => as_sequence::serialize(counts, serializer),
-            Self::Many(counts) => as_sequence::serialize(&**counts, serializer),
+            Self::Many(counts) => as_sequence::serialize(counts, serializer),
         }
     }
 }
