@@ -372,9 +372,19 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_environment() {
         let mut command = Command::new("sleep");
-        command.arg("60").env(MARK, "a test of this");
+        // Of this run: another may be under way.
+        let value = format!("a test of this, {}", std::process::id());
+        command.arg("60").env(MARK, &value);
         let child = Running::start(&mut command, Stop::KillGroup).unwrap();
-        let found = processes_with(&format!("{MARK}=a test of this")).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        let found = loop {
+            let found = processes_with(&format!("{MARK}={value}")).unwrap();
+            // A process has no environment for a moment while it is executed.
+            if !found.is_empty() || Instant::now() > until {
+                break found;
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
         drop(child);
         assert_eq!(found, ["sleep 60 "]);
     }
