@@ -54,8 +54,7 @@ fn throttled_stretches_are_what_cpu_stat_says() {
     load.park().unwrap();
     other.park().unwrap();
     // The last throttle ends with its period.
-    std::thread::sleep(3 * PERIOD);
-    let after = limited.cpu_stat().unwrap();
+    let after = limited.settled(PERIOD, LIMIT).unwrap();
     let trace = tracing.stop().unwrap();
 
     let (ours, kernel) =

@@ -1,8 +1,8 @@
 //! Throttles: as long as the kernel says, and told from every other cause of a wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use loadline_tests::cgroup::{Cgroup, CpuStat};
+use loadline_tests::cgroup::Cgroup;
 use loadline_tests::load::{self, Load, Schedstat, Work, until};
 use nix::unistd::Pid;
 use sampler::kernel::layout::Key;
@@ -41,7 +41,7 @@ fn durations_against_cpu_stat() {
     until("thirty throttled periods", LIMIT, || Ok(cgroup.cpu_stat()?.throttled_periods >= 30)).unwrap();
     load.park().unwrap();
     // What has been throttled to the end is let go by the next period.
-    let stat = settled(&cgroup);
+    let stat = cgroup.settled(PERIOD, LIMIT).unwrap();
     let entries = &counting.programs().throttles;
     let ours =
         (0..entries.len()).map(|index| entries.read(index)).filter(|entry| entry.cgroup_id == cgroup.id().0);
@@ -62,22 +62,6 @@ fn durations_against_cpu_stat() {
     assert!(count >= stat.throttled_periods, "{count} throttles in {} periods", stat.throttled_periods);
     assert!(count <= 4 * stat.throttled_periods, "{count} throttles in {} periods", stat.throttled_periods);
     assert_eq!(counting.losses().throttle_collisions, 0);
-}
-
-/// `cpu.stat` once it has stood still for three periods.
-fn settled(cgroup: &Cgroup) -> CpuStat {
-    let mut stat = cgroup.cpu_stat().unwrap();
-    let mut since = Instant::now();
-    until("no more throttles", LIMIT, || {
-        let now = cgroup.cpu_stat()?;
-        if (now.throttled, now.throttled_periods) != (stat.throttled, stat.throttled_periods) {
-            since = Instant::now();
-        }
-        stat = now;
-        Ok(since.elapsed() > 3 * PERIOD)
-    })
-    .unwrap();
-    stat
 }
 
 /// Two containers with one thread each on a CPU of their own, one limited. Catches throttled time under another
@@ -104,7 +88,7 @@ fn quota_where_throttled_and_only_there() {
 /// that begins while the thread is on its way out of the kernel may have no time in `cpu.stat`.
 #[track_caller]
 fn must_be_throttled_time(counting: &Counting, cgroup: &Cgroup, limited: &Cgroup) {
-    let throttled = settled(limited).throttled;
+    let throttled = limited.settled(PERIOD, LIMIT).unwrap().throttled;
     let quota = Duration::from_nanos(counting.of(cgroup.id()).of(Cause::Quota));
     println!("     waited {quota:?} for the quota; cpu.stat says throttled {throttled:?}");
     assert!(throttled > 10 * PERIOD * 6 / 10, "it was throttled: {throttled:?}");
@@ -238,7 +222,7 @@ fn without_room_at(function: &str) {
     assert!(!loaded.iter().any(|name| name.contains("throttle")), "none of the others is left: {loaded:?}");
 
     caught.unlimit_cpu().unwrap();
-    settled(&caught);
+    caught.settled(PERIOD, LIMIT).unwrap();
     let earlier = reader.snapshot();
     std::thread::sleep(Duration::from_secs(1));
     let causes = Windows::between(&earlier, &reader.snapshot()).unwrap().cgroups[&caught.id()].causes;

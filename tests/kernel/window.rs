@@ -52,8 +52,7 @@ fn of_a_cgroup() {
     }
     assert_eq!(windows, 3);
     load.park().unwrap();
-    std::thread::sleep(2 * period);
-    let stat = cgroup.cpu_stat().unwrap();
+    let stat = cgroup.settled(period, LIMIT).unwrap();
     let snapshot = reader.snapshot();
     let counters = &snapshot.cgroups[&cgroup.id()].counters;
     assert_eq!(Duration::from_nanos(counters.throttling.throttled_ns), stat.throttled);

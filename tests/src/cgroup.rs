@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use sampler_common::snapshot::CgroupId;
 
+use crate::load::until;
+
 /// How long a cgroup may take to become empty after its processes were killed: under emulation, with a
 /// throttled thread among them, that has been a second.
 const EMPTY_LIMIT: Duration = Duration::from_secs(30);
@@ -136,6 +138,23 @@ impl Cgroup {
             throttled_periods: field("nr_throttled").unwrap_or(0),
             throttled: Duration::from_micros(field("throttled_usec").unwrap_or(0)),
         })
+    }
+
+    /// The same once its throttling has stood still for three of its limit's periods: what has been throttled to the end is let
+    /// go by the next one. An error where that takes longer than `limit`.
+    pub fn settled(&self, period: Duration, limit: Duration) -> io::Result<CpuStat> {
+        let throttling = |stat: &CpuStat| (stat.throttled, stat.throttled_periods);
+        let mut stat = self.cpu_stat()?;
+        let mut since = Instant::now();
+        until("no more throttles", limit, || {
+            let now = self.cpu_stat()?;
+            if throttling(&now) != throttling(&stat) {
+                since = Instant::now();
+            }
+            stat = now;
+            Ok(since.elapsed() > 3 * period)
+        })?;
+        Ok(stat)
     }
 
     /// Whether a process is in it or below.
