@@ -1,7 +1,7 @@
 //! Demand against the truth: a load is held back, one window of 5 s is taken, and what it says the load wants is held
 //! against what the load uses when nothing holds it back.
 //!
-//! Prints a row for each case. `LOADLINE_DEMAND=full` in the environment makes all of the README:
+//! Prints a row for each case, a few of the README's. `LOADLINE_DEMAND=full` in the environment makes all of the README:
 //! `cargo xtask vm 6.12 -- env LOADLINE_DEMAND=full kernel test demand`, which takes some 25 min.
 
 use std::time::{Duration, Instant};
@@ -29,8 +29,11 @@ const WINDOW: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_millis(100);
 const CPUS: u32 = 2;
-/// The point may be off by so much of the truth.
+/// The point may be off by so much of the truth, and the bounds where nothing holds back, since both are the use itself then.
 const OFF: f64 = 0.15;
+/// The bounds of what is held back may miss the truth by so much of it: the truth is a measurement of another time, on a machine
+/// that is not always equally fast.
+const TRUTH_OFF: f64 = 0.05;
 /// Confidence above this is of threads whose pace is known.
 const SURE: f64 = 0.7;
 
@@ -68,6 +71,8 @@ impl Extent {
             Self::Usual => vec![
                 Wants::new("50/50", 2).held(&[10], &[30]),
                 Wants::new("20/50", 3).held(&[25, 80], &[]),
+                Wants::new("50/50", 1).held(&[80], &[]),
+                Wants::new("5/100", 1).held(&[50], &[]),
                 Wants::new("constant", 4).held(&[10, 50], &[]),
             ],
             Self::Full => ["50/50", "20/50", "5/100", "constant"]
@@ -214,8 +219,11 @@ impl Table {
             off * 100.0
         );
         println!("{row}");
-        // The truth is a measurement too.
-        let within = lower <= truth * (1.0 + OFF) && truth * (1.0 - OFF) <= upper;
+        let slack = match is {
+            Some(Bottleneck::Quota | Bottleneck::Neighbors) => TRUTH_OFF,
+            _ => OFF,
+        };
+        let within = lower <= truth * (1.0 + slack) && truth * (1.0 - slack) <= upper;
         let right = match expected {
             Expected::Within => within && confidence < SURE,
             Expected::Near => within && off.abs() <= OFF,
