@@ -1,5 +1,5 @@
 //! Containers as a kubelet makes them, with everything that can be known of one: cgroups of pods with the memory controller
-//! and limits, a process in each that wakes up now and then, and an API server that knows their names.
+//! and limits, a process in each, and an API server that knows their names.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use loadline_tests::kubeconfig;
+use loadline_tests::load::{Schedstat, until};
+use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use serde_json::{Value, json};
@@ -28,6 +30,21 @@ const NAP: Duration = Duration::from_millis(400);
 /// Two containers make a pod.
 const IN_A_POD: usize = 2;
 
+/// When the processes of containers run.
+#[derive(Clone, Copy)]
+pub enum Life {
+    /// Each by itself, in each window of a second.
+    Naps,
+    /// When they are called, and never else: [`Containers::call`].
+    OnCall,
+}
+
+/// What calls a process, which is blocked in all of them and waited for.
+const CALL: Signal = Signal::SIGUSR1;
+
+/// How long a process may take to answer a call, on a loaded host under emulation.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Containers that are gone when this is dropped.
 pub struct Containers {
     dirs: Vec<PathBuf>,
@@ -37,7 +54,16 @@ pub struct Containers {
 
 impl Containers {
     /// Makes so many.
-    pub fn make(count: usize) -> Result<Self> {
+    pub fn make(count: usize, life: Life) -> Result<Self> {
+        let calls = SigSet::from(CALL);
+        calls.thread_block().context("cannot block a signal")?;
+        let made = Self::with_calls_blocked(count, life);
+        calls.thread_unblock().context("cannot unblock a signal")?;
+        made
+    }
+
+    /// Makes so many, whose processes are born with calls blocked.
+    fn with_calls_blocked(count: usize, life: Life) -> Result<Self> {
         let mut made = Self { dirs: Vec::new(), containers: Vec::new(), processes: Vec::new() };
         write(Path::new("/sys/fs/cgroup/cgroup.subtree_control"), CONTROLLERS)?;
         let burstable = Path::new(ROOT).join("burstable");
@@ -58,7 +84,7 @@ impl Containers {
             // SAFETY: the child makes system calls only.
             match unsafe { fork() }.context("cannot fork")? {
                 ForkResult::Parent { child } => made.processes.push(child),
-                ForkResult::Child => live(),
+                ForkResult::Child => live(life),
             }
             if let Some(process) = made.processes.last() {
                 write(&container.join("cgroup.procs"), &process.to_string())?;
@@ -77,6 +103,31 @@ impl Containers {
     /// The cgroup of each container.
     pub fn paths(&self) -> &[PathBuf] {
         &self.containers
+    }
+
+    /// How many pods they make.
+    pub fn pods(&self) -> usize {
+        self.containers.len().div_ceil(IN_A_POD)
+    }
+
+    /// Lets all of them run once, and returns when each has been switched in.
+    pub fn call(&self) -> Result<()> {
+        let switch_ins = |process: &Pid| Ok::<_, io::Error>(Schedstat::of(*process)?.switch_ins);
+        let before = self.processes.iter().map(switch_ins).collect::<io::Result<Vec<_>>>()?;
+        for process in &self.processes {
+            kill(*process, CALL)?;
+        }
+        for (process, before) in self.processes.iter().zip(before) {
+            until("a container that runs", LIMIT, || {
+                let has_run = switch_ins(process)? > before;
+                if !has_run {
+                    // One that was still running has taken the call without a switch.
+                    kill(*process, CALL)?;
+                }
+                Ok(has_run)
+            })?;
+        }
+        Ok(())
     }
 
     /// An API server that knows all of them, for as long as this process lives. Returns a kubeconfig for it, in that
@@ -112,10 +163,17 @@ impl Drop for Containers {
 }
 
 /// The process of a container: its life, which ends with its maker's.
-fn live() -> ! {
+fn live(life: Life) -> ! {
     let _ = set_pdeathsig(Signal::SIGKILL);
+    // The maker's programs must not live on in what its children have open.
+    // SAFETY: nothing here uses what is closed.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    let calls = SigSet::from(CALL);
     loop {
-        std::thread::sleep(NAP);
+        match life {
+            Life::Naps => std::thread::sleep(NAP),
+            Life::OnCall => drop(calls.wait()),
+        }
     }
 }
 

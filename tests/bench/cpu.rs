@@ -7,16 +7,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::containers::Containers;
+use crate::containers::{Containers, Life};
 use crate::machine;
 use crate::report::Report;
 use crate::resident::{Full, SCRAPE_EVERY, WINDOW};
 
 const CONTAINERS: usize = 500;
 const WINDOWS: u32 = 2 * SCRAPE_EVERY;
-/// Files that the sampler reads in each window of what ran.
+/// Files of a container that the sampler reads in each window in which it ran. Those of the pods and slices above it, which it
+/// also reads, are left out.
 const OFTEN: [&str; 1] = ["cpu.stat"];
-/// And those that it reads every 15 s.
+/// And those that it reads every 15 s; there, too, limits of pods and slices are left out.
 const SELDOM: [&str; 10] = [
     "cpu.max",
     "cpu.weight",
@@ -36,7 +37,7 @@ pub fn run(in_vm: bool, runqlat: Option<&Path>, report: &mut Report) -> Result<(
         eprintln!("cpu.500: needs cgroup v2 at /sys/fs/cgroup; measured in a virtual machine");
         return Ok(());
     }
-    let containers = Containers::make(CONTAINERS)?;
+    let containers = Containers::make(CONTAINERS, Life::Naps)?;
     // Each by itself.
     let plain = read(&containers)?;
     let theirs = runqlat.map(measure).transpose()?;
@@ -45,7 +46,9 @@ pub fn run(in_vm: bool, runqlat: Option<&Path>, report: &mut Report) -> Result<(
     let note = format!(
         "CPU time of `sampler serve` with everything on, a window a second of {CONTAINERS} containers that all run, memory, \
          PSI, limits and names, and a scrape in both formats every {SCRAPE_EVERY} s, without the start, as a ratio to a \
-         program that opens, reads and closes the same files as often: {:.2} and {:.2} ms a window; {}",
+         program that opens, reads and closes the files of the containers as often (the sampler also reads `cpu.stat` and every \
+         15 s the limits of their {} pods, and of the slices): {:.2} and {:.2} ms a window; {}",
+        containers.pods(),
         per_window(ours),
         per_window(plain),
         machine::load()
@@ -105,7 +108,7 @@ fn used(whose: UsageWho) -> Result<Duration> {
     Ok(Duration::from_micros(u64::try_from(us).context("a negative CPU time")?))
 }
 
-/// No more than the files of all containers, as often as the sampler reads them.
+/// No more than the containers' own files, as often as the sampler reads them.
 fn read(containers: &Containers) -> Result<Duration> {
     let before = used(UsageWho::RUSAGE_SELF)?;
     for window in 0..WINDOWS {

@@ -8,6 +8,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use sampler::read::{Reader, Start};
 use sampler_common::snapshot::Snapshot;
 
+use crate::containers::{Containers, Life};
 use crate::designs::conditions;
 use crate::groups::Groups;
 use crate::machine;
@@ -26,33 +27,47 @@ const LOOKS: usize = 4;
 
 /// Reports all of it.
 pub fn run(in_vm: bool, report: &mut Report) -> Result<()> {
+    let (of_one, all) = if machine::has_cgroup_v2() {
+        (
+            "`cpu.stat` of each, of the pods and of the slices",
+            "limits, memory, its events and PSI, which are read every 15 s and of new containers",
+        )
+    } else {
+        (
+            "`cpu.stat` of each, of cgroup v1 (it is in no cpuacct hierarchy, so that its use is looked for in vain)",
+            "CPU limit and weight, which are read every 15 s and of new containers (it is in no memory hierarchy, so that \
+             memory and its events are looked for in vain; cgroup v1 has no PSI)",
+        )
+    };
     for containers in CONTAINERS {
         let calls = traced::count(RAN, containers)?;
         let note = format!(
-            "system calls of one look at {containers} containers that all ran, counted with ptrace: `cpu.stat` of each, \
+            "system calls of one look at {containers} containers that all ran, counted with ptrace: {of_one}, \
              and what a look at none takes"
         );
         report.exact(format!("files.{containers}"), "calls", calls as f64, note);
         let calls = traced::count(NEW, containers)?;
-        let note = "the same with limits, memory, its events and PSI, which are read every 15 s and of new containers";
-        report.exact(format!("files.all.{containers}"), "calls", calls as f64, note);
+        report.exact(
+            format!("files.all.{containers}"),
+            "calls",
+            calls as f64,
+            format!("the same with {all}"),
+        );
     }
     for containers in CONTAINERS {
-        let (mut ran, mut all) = (Vec::new(), Vec::new());
+        let (mut ran, mut new) = (Vec::new(), Vec::new());
         for _ in 0..REPEATS.div_ceil(LOOKS) {
             let mut node = Node::start(containers)?;
-            all.push(node.timed()?);
+            new.push(node.timed()?);
             for _ in 0..LOOKS {
                 node.go_round()?;
                 ran.push(node.timed()?);
             }
         }
-        let files = if machine::has_cgroup_v2() { "v2" } else { "v1, which has fewer" };
-        let note =
-            format!("one look at {containers} containers that all ran, rows and files (of cgroup {files})");
+        let note = format!("one look at {containers} containers that all ran, rows and files: {of_one}");
         report.estimate(format!("files.us.{containers}"), "µs", estimate(&ran), conditions(&note, in_vm));
-        let note = conditions("the same with limits, memory, its events and PSI", in_vm);
-        report.estimate(format!("files.all.us.{containers}"), "µs", estimate(&all), note);
+        let note = conditions(&format!("the same with {all}"), in_vm);
+        report.estimate(format!("files.all.us.{containers}"), "µs", estimate(&new), note);
     }
     Ok(())
 }
@@ -60,29 +75,46 @@ pub fn run(in_vm: bool, report: &mut Report) -> Result<()> {
 /// A reader, and containers that have run since its last look.
 struct Node {
     reader: Reader,
-    groups: Groups,
+    made: Made,
+}
+
+/// Containers as they can be made here.
+enum Made {
+    /// As a kubelet makes them, with all controllers and a process in each: on v2.
+    Whole(Containers),
+    /// With the cpu controller only, for one thread that goes round: on v1, where each controller has a hierarchy of its own.
+    OfCpu(Groups),
+}
+
+impl Made {
+    fn len(&self) -> usize {
+        match self {
+            Self::Whole(containers) => containers.paths().len(),
+            Self::OfCpu(groups) => groups.len(),
+        }
+    }
 }
 
 impl Node {
     fn start(containers: usize) -> Result<Self> {
         let start = Start { slots: Some(2048), ..Start::default() };
         let reader = Reader::start(start).context("the reader does not start")?;
-        let node = Self { reader, groups: Groups::make(containers)? };
+        let made = if machine::has_cgroup_v2() {
+            Made::Whole(Containers::make(containers, Life::OnCall)?)
+        } else {
+            Made::OfCpu(Groups::make(containers)?)
+        };
+        let node = Self { reader, made };
         node.go_round()?;
         Ok(node)
     }
 
-    /// Runs in every container. A sleep may be over before the CPU has been given away, and then nothing was.
+    /// Lets every container run.
     fn go_round(&self) -> Result<()> {
-        let given_away = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.voluntary_context_switches());
-        for group in 0..self.groups.len() {
-            self.groups.enter(group)?;
-            let before = given_away()?;
-            while given_away()? == before {
-                std::thread::sleep(Duration::from_micros(200));
-            }
+        match &self.made {
+            Made::Whole(containers) => containers.call(),
+            Made::OfCpu(groups) => run_in_each(groups),
         }
-        self.groups.leave()
     }
 
     fn look(&mut self) -> Snapshot {
@@ -93,12 +125,27 @@ impl Node {
         let start = Instant::now();
         let snapshot = self.look();
         let us = start.elapsed().as_nanos() as f64 / 1e3;
-        let seen = snapshot.cgroups.len();
-        if seen < self.groups.len() {
-            bail!("only {seen} of {} containers were seen", self.groups.len());
+        let whole = matches!(self.made, Made::Whole(_));
+        let seen = snapshot.cgroups.values().filter(|cgroup| !whole || cgroup.memory.is_some()).count();
+        if seen < self.made.len() {
+            let what = if whole { " with their memory" } else { "" };
+            bail!("only {seen} of {} containers were seen{what}; {:?}", self.made.len(), snapshot.losses);
         }
         Ok(us)
     }
+}
+
+/// Runs in each. A sleep may be over before the CPU has been given away, and then nothing was.
+fn run_in_each(groups: &Groups) -> Result<()> {
+    let given_away = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.voluntary_context_switches());
+    for group in 0..groups.len() {
+        groups.enter(group)?;
+        let before = given_away()?;
+        while given_away()? == before {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    groups.leave()
 }
 
 /// The child: a look at containers that have all run.

@@ -6,7 +6,7 @@ use sampler_common::abi::{Baseline, CGROUP_EVENTS_BYTES, Cpu, CssEntry, CycleSum
 use sampler_common::cycles::Rhythm;
 use sampler_common::throttle::Throttle;
 
-use crate::containers::Containers;
+use crate::containers::{Containers, Life};
 use crate::machine;
 use crate::report::Report;
 use crate::resident::{Full, SCRAPE_EVERY, WINDOW};
@@ -48,7 +48,7 @@ fn fixed_bytes(cpus: u32, slots: u32) -> f64 {
 
 /// Resident memory of the daemon while it is scraped: the most that is seen, since that is what a limit has to hold.
 fn resident(report: &mut Report) -> Result<()> {
-    let containers = Containers::make(CONTAINERS)?;
+    let containers = Containers::make(CONTAINERS, Life::Naps)?;
     let full = Full::start(&containers)?;
     let mut most = [0.0; 3];
     let mut bytes = [0; 2];
