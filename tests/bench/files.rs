@@ -106,6 +106,11 @@ impl Node {
         };
         let node = Self { reader, made };
         node.go_round()?;
+        if let Made::OfCpu(groups) = &node.made {
+            // There are hosts whose kernel tells no tracer, its own included, of switches from the agent that looks after them:
+            // who is switched in after that one for the first time is not met yet, and the second time hardly also is.
+            run_in_each(groups)?;
+        }
         Ok(node)
     }
 
