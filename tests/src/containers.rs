@@ -79,7 +79,8 @@ impl Containerd {
         Ok(Arc::new(containerd))
     }
 
-    /// Makes and starts a container, and returns when its command runs.
+    /// Makes and starts a container, and returns when its command runs. One of that id whose processes have been killed
+    /// makes room for it.
     pub fn run(self: &Arc<Self>, spec: &Spec) -> io::Result<Container> {
         let mut arguments: Vec<String> =
             ["run", "--detach", "--null-io", "--snapshotter", SNAPSHOTTER].map(str::to_owned).into();
@@ -97,7 +98,14 @@ impl Containerd {
         arguments.extend([self.image.clone(), spec.id.clone()]);
         arguments.extend(spec.command.iter().cloned());
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        self.ctr(&arguments)?;
+        if let Err(error) = self.ctr(&arguments) {
+            if !error.to_string().contains("already exists") {
+                return Err(error);
+            }
+            self.ctr(&["tasks", "remove", "--force", &spec.id])?;
+            self.ctr(&["containers", "remove", &spec.id])?;
+            self.ctr(&arguments)?;
+        }
         Ok(Container { containerd: Arc::clone(self), id: spec.id.clone(), pid: self.pid_of(&spec.id)? })
     }
 
