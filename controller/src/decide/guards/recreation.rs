@@ -7,7 +7,7 @@ use crate::decide::sizes::Sizes;
 
 /// For so long a pod that was born, or first seen, is not evicted for what it is not short of; as VPA's updater has it
 /// (`podLifetimeUpdateThreshold` of its `update_priority_calculator.go`).
-pub const LIFETIME: Seconds = Seconds(12 * 3600);
+const LIFETIME: Seconds = Seconds(12 * 3600);
 
 /// A pod that would have to be evicted lives for a while first, unless it is being hurt.
 pub fn recreation(facts: &Facts<'_>, proposal: Sizes) -> Ruling {
